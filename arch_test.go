@@ -71,8 +71,10 @@ var layers = map[string][]string{
 		"reconcile", "server/servertls", "fault",
 	},
 	// tbs: the SCTs that a certificate has, for the journal
-	"server": {"fault", "identity", "tbs", "pop", "oidc", "ca", "journal", "proto", "server/admission",
-		"server/servertls"},
+	"server": {
+		"fault", "identity", "tbs", "pop", "oidc", "ca", "journal", "proto", "server/admission",
+		"server/servertls",
+	},
 	// which requests are served, wait or are refused
 	"server/admission": {"fault"},
 	// the certificates of listeners
@@ -100,7 +102,8 @@ var layers = map[string][]string{
 		"journal", "reconcile", "client", "trust", "inspect", "identity", "loglist", "tbs", "fault", "server",
 		"ceremony", "ca/signer/backends",
 	},
-	"cmd/mayfly-hsm":   {"cmd/internal/cli", "ca/signer/pkcs11/token", "ca/signer", "fault"}, // the one program with cgo
+	// the one program with cgo
+	"cmd/mayfly-hsm":   {"cmd/internal/cli", "ca/signer/pkcs11/token", "ca/signer", "fault"},
 	"cmd/mayfly-bench": {"cmd/internal/cli", "dev", "dev/idp", "node", "client", "ca", "tbs", "fault"},
 
 	"testkit": {"*", "testkit"}, // and only tests import it
@@ -335,9 +338,11 @@ func TestForbiddenFunctions(t *testing.T) {
 			case fn.Name.Name == "init" && fn.Recv == nil:
 				t.Errorf("%s: an init function; build values in a constructor", f.at(fn))
 			case fn.Name.Name == "GRPCStatus" && fn.Recv != nil:
-				t.Errorf("%s: a GRPCStatus method; grpc-go sends what it returns to the client, private cause included", f.at(fn))
+				t.Errorf("%s: a GRPCStatus method; grpc-go sends what it returns to the client, private cause included",
+					f.at(fn))
 			case !f.test() && positional(fn) > 3:
-				t.Errorf("%s: %s takes %d positional parameters; at most three and a context, else a struct", f.at(fn), fn.Name.Name, positional(fn))
+				t.Errorf("%s: %s takes %d positional parameters; at most three and a context, else a struct", f.at(fn),
+					fn.Name.Name, positional(fn))
 			}
 		}
 	}
@@ -388,8 +393,10 @@ func TestNoJunkDrawers(t *testing.T) {
 // because each user may have another one. They are concatenated so that this file passes its own test.
 var strange = []string{
 	"../" + "shared", "/work/" + "shared", "/work/" + "main",
-	"proxy." + "golang.org", "sum." + "golang.org", "goproxy" + ".", "registry.npmjs" + ".org", "pypi" + ".org", "pythonhosted" + ".org",
-	"crates" + ".io", "docker" + ".io", "ghcr" + ".io", "gcr" + ".io", "quay" + ".io", "maven" + ".org", "rubygems" + ".org",
+	"proxy." + "golang.org", "sum." + "golang.org", "goproxy" + ".", "registry.npmjs" + ".org", "pypi" + ".org",
+	"pythonhosted" + ".org",
+	"crates" + ".io", "docker" + ".io", "ghcr" + ".io", "gcr" + ".io", "quay" + ".io", "maven" + ".org",
+	"rubygems" + ".org",
 }
 
 // maxFile is the size of the largest file, in bytes.
@@ -399,7 +406,8 @@ func TestNoStrangeWords(t *testing.T) {
 	t.Parallel()
 	sums := regexp.MustCompile(`(^|/)go\.(mod|sum)$`)
 	skip := func(dir string) bool {
-		return dir != "." && dir != ".ci" && (strings.HasPrefix(path.Base(dir), ".") || dir == "bin" || dir == "proto/third_party")
+		return dir != "." && dir != ".ci" && (strings.HasPrefix(path.Base(dir), ".") || dir == "bin" ||
+			dir == "proto/third_party")
 	}
 	walk(t, skip, func(name string) {
 		if name == ".git" { // a file in a second work tree, which contains the path of the first

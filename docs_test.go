@@ -71,19 +71,21 @@ var (
 func citations(t *testing.T) map[string][]string {
 	t.Helper()
 	found := map[string]map[string]bool{}
-	walk(t, func(dir string) bool { return dir != "." && strings.HasPrefix(path.Base(dir), ".") || dir == "docs" }, func(name string) {
-		if !strings.HasSuffix(name, "_test.go") && !strings.HasPrefix(name, "testkit/") || path.Dir(name) == "." && name != "arch_test.go" {
-			return
-		}
-		for _, m := range invariantCite.FindAllStringSubmatch(readDoc(t, name), -1) {
-			for _, n := range invariantName.FindAllString(m[1], -1) {
-				if found[n] == nil {
-					found[n] = map[string]bool{}
-				}
-				found[n][path.Dir(name)] = true
+	walk(t, func(dir string) bool { return dir != "." && strings.HasPrefix(path.Base(dir), ".") || dir == "docs" },
+		func(name string) {
+			if !strings.HasSuffix(name, "_test.go") && !strings.HasPrefix(name, "testkit/") ||
+				path.Dir(name) == "." && name != "arch_test.go" {
+				return
 			}
-		}
-	})
+			for _, m := range invariantCite.FindAllStringSubmatch(readDoc(t, name), -1) {
+				for _, n := range invariantName.FindAllString(m[1], -1) {
+					if found[n] == nil {
+						found[n] = map[string]bool{}
+					}
+					found[n][path.Dir(name)] = true
+				}
+			}
+		})
 	out := map[string][]string{}
 	for n, pkgs := range found {
 		out[n] = slices.Sorted(maps.Keys(pkgs))
@@ -117,7 +119,8 @@ func TestInvariantsPage(t *testing.T) {
 			page = strings.Replace(page, r[0], fmt.Sprintf("| %s | %s | %s |", r[1], r[2], want), 1)
 			continue
 		}
-		t.Errorf("%s: %s names the tests of %q, cited by %q; run: go test . -run TestInvariants -update", name, r[1], r[3], want)
+		t.Errorf("%s: %s names the tests of %q, cited by %q; run: go test . -run TestInvariants -update",
+			name, r[1], r[3], want)
 	}
 	if *update {
 		if err := os.WriteFile(name, []byte(page), 0o644); err != nil {

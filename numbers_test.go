@@ -42,7 +42,10 @@ var documentedNumbers = []struct {
 		"ctlog/embedded.maxFailures ctlog/embedded.asideFor",
 	},
 	{"docs/operations.md", "and after `stagger` ({500 ms}) without an answer", "ctlog.defaultStagger"},
-	{"docs/operations.md", "for the time that its `Retry-After` header asks for, at most {five seconds}", "ctlog.maxHold"},
+	{
+		"docs/operations.md", "for the time that its `Retry-After` header asks for, at most {five seconds}",
+		"ctlog.maxHold",
+	},
 	{"docs/operations.md", "A failing log** is set aside after {five} failures in a row", "ctlog.tripAfter"},
 	{"docs/operations.md", "with growing pauses of up to {a second}", "ctlog.maxBackoff"},
 	{"docs/operations.md", "The budget** for all attempts is `budget` ({12 s})", "ctlog.defaultBudget"},

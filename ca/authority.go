@@ -117,7 +117,8 @@ type Authority struct {
 func New(o Options) (*Authority, error) {
 	o.defaults()
 	if o.Backdate < 0 || o.Backdate > MaxBackdate {
-		return nil, fault.BadSetting(fmt.Sprintf("backdate %s is out of range", o.Backdate), "write whole seconds from 0s to 40s", "backdate")
+		return nil, fault.BadSetting(fmt.Sprintf("backdate %s is out of range", o.Backdate),
+			"write whole seconds from 0s to 40s", "backdate")
 	}
 	now := o.Now()
 	if err := checkChain(o.Chain, now); err != nil {
@@ -129,7 +130,8 @@ func New(o Options) (*Authority, error) {
 	}
 	for i, chain := range o.Trust {
 		if err := checkOrder(chain); err != nil {
-			return nil, fault.BadSetting(err.Error(), "write one chain, issuing certificate first, root last", "trust", strconv.Itoa(i))
+			return nil, fault.BadSetting(err.Error(), "write one chain, issuing certificate first, root last",
+				"trust", strconv.Itoa(i))
 		}
 	}
 	if o.Signer == nil || !samePublicKey(o.Chain[0], o.Signer) {

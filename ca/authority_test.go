@@ -27,7 +27,10 @@ import (
 const issuer = "https://accounts.example.com"
 
 func alice() identity.Identity {
-	id := identity.Identity{Issuer: issuer, Subject: "s1", SAN: identity.SAN{Kind: identity.Email, Value: "alice@example.com"}}
+	id := identity.Identity{
+		Issuer: issuer, Subject: "s1",
+		SAN: identity.SAN{Kind: identity.Email, Value: "alice@example.com"},
+	}
 	id.Extensions.Set(identity.IssuerV1, issuer)
 	id.Extensions.Set(identity.Issuer, issuer)
 	id.Extensions.Set(identity.Subject, "s1")
@@ -73,7 +76,10 @@ func TestIssue(t *testing.T) {
 				p := pki.New(pki.Options{Key: kind})
 				o := ca.Options{Chain: p.Chain, Signer: p.Key, Backdate: 30 * time.Second}
 				r := request(t, alice())
-				want := oracle.Expect{Chain: p.Chain, SPKI: r.SPKI, Email: "alice@example.com", Extensions: map[string]string{"1": issuer, "8": issuer, "24": "s1"}}
+				want := oracle.Expect{
+					Chain: p.Chain, SPKI: r.SPKI, Email: "alice@example.com",
+					Extensions: map[string]string{"1": issuer, "8": issuer, "24": "s1"},
+				}
 				if logged {
 					l := ct.New(t, ct.Options{Roots: []*x509.Certificate{p.Root}})
 					o.Log, want.Logs = remoteLog(t, l), []crypto.PublicKey{l.Key()}
@@ -106,15 +112,23 @@ func TestNewRefuses(t *testing.T) {
 		key   crypto.Signer
 		want  string
 	}{
-		"another key":        {good, nil, pki.NewKey(pki.P256), "is not the key"},
-		"no root":            {good, good.Chain[:1], nil, "not a root"},
-		"wrong order":        {good, []*x509.Certificate{good.Root, good.Intermediate}, nil, "issuing certificate first"},
-		"empty":              {good, []*x509.Certificate{}, nil, "empty"},
-		"not a CA":           {pki.New(pki.Options{Intermediate: func(c *x509.Certificate) { c.IsCA, c.MaxPathLenZero = false, false }}), nil, nil, "not"},
-		"no keyCertSign":     {pki.New(pki.Options{Intermediate: func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCRLSign }}), nil, nil, "keyCertSign"},
-		"no code signing":    {pki.New(pki.Options{Intermediate: func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }}), nil, nil, "codeSigning"},
-		"usage at the root":  {pki.New(pki.Options{Root: func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }}), nil, nil, "usage"},
-		"path length":        {pki.New(pki.Options{Root: func(c *x509.Certificate) { c.MaxPathLenZero = true }}), nil, nil, "intermediates"},
+		"another key": {good, nil, pki.NewKey(pki.P256), "is not the key"},
+		"no root":     {good, good.Chain[:1], nil, "not a root"},
+		"wrong order": {
+			good,
+			[]*x509.Certificate{good.Root, good.Intermediate},
+			nil,
+			"issuing certificate first",
+		},
+		"empty":             {good, []*x509.Certificate{}, nil, "empty"},
+		"not a CA":          {pki.New(pki.Options{Intermediate: func(c *x509.Certificate) { c.IsCA, c.MaxPathLenZero = false, false }}), nil, nil, "not"},
+		"no keyCertSign":    {pki.New(pki.Options{Intermediate: func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCRLSign }}), nil, nil, "keyCertSign"},
+		"no code signing":   {pki.New(pki.Options{Intermediate: func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }}), nil, nil, "codeSigning"},
+		"usage at the root": {pki.New(pki.Options{Root: func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }}), nil, nil, "usage"},
+		"path length": {
+			pki.New(pki.Options{Root: func(c *x509.Certificate) { c.MaxPathLenZero = true }}), nil,
+			nil, "intermediates",
+		},
 		"expired":            {pki.New(pki.Options{Intermediate: func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Second) }}), nil, nil, "expired"},
 		"expires too soon":   {pki.New(pki.Options{Intermediate: func(c *x509.Certificate) { c.NotAfter = now.Add(5 * time.Minute) }}), nil, nil, "too soon"},
 		"root ends too soon": {pki.New(pki.Options{Root: func(c *x509.Certificate) { c.NotAfter = now.Add(5 * time.Minute) }}), nil, nil, "too soon"},
@@ -323,10 +337,16 @@ func TestSignerFaults(t *testing.T) {
 func TestClock(t *testing.T) {
 	t.Parallel()
 	start := time.Now()
-	p := pki.New(pki.Options{Now: start, Intermediate: func(c *x509.Certificate) { c.NotAfter = start.Add(40 * 24 * time.Hour) }})
+	p := pki.New(pki.Options{
+		Now:          start,
+		Intermediate: func(c *x509.Certificate) { c.NotAfter = start.Add(40 * 24 * time.Hour) },
+	})
 	now := start
 	log := &stub{scts: oneSCT(t)}
-	a, err := ca.New(ca.Options{Chain: p.Chain, Signer: p.Key, Log: log, Now: func() time.Time { return now }, Backdate: 30 * time.Second})
+	a, err := ca.New(ca.Options{
+		Chain: p.Chain, Signer: p.Key, Log: log, Now: func() time.Time { return now },
+		Backdate: 30 * time.Second,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -351,7 +371,8 @@ func TestClock(t *testing.T) {
 		if (err == nil) != c.issues {
 			t.Errorf("%s before the end: %v", end.Sub(c.at), err)
 		}
-		if err == nil && (got.NotBefore.After(now) || now.Sub(got.NotBefore) > 31*time.Second || got.NotAfter.Sub(got.NotBefore) != ca.Validity || got.NotAfter.After(end)) {
+		if err == nil && (got.NotBefore.After(now) || now.Sub(got.NotBefore) > 31*time.Second ||
+			got.NotAfter.Sub(got.NotBefore) != ca.Validity || got.NotAfter.After(end)) {
 			t.Errorf("validity %s to %s at %s", got.NotBefore, got.NotAfter, now)
 		}
 	}
@@ -401,7 +422,10 @@ func TestIdentityRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, v := range []string{"", "älice@example.com", "a\x00@example.com", strings.Repeat("a", 5000) + "@example.com"} {
+	for _, v := range []string{
+		"", "älice@example.com", "a\x00@example.com",
+		strings.Repeat("a", 5000) + "@example.com",
+	} {
 		id := alice()
 		id.SAN.Value = v
 		if _, err := a.Issue(t.Context(), request(t, id)); fault.From(err).Reason != fault.ClaimInvalid {

@@ -114,7 +114,8 @@ func verifyLeaf(leaf *x509.Certificate, chain []*x509.Certificate, at time.Time)
 	}
 	identity.MarkHandled(leaf)
 	_, err := leaf.Verify(x509.VerifyOptions{
-		Roots: roots, Intermediates: intermediates, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
+		Roots: roots, Intermediates: intermediates, CurrentTime: at,
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
 	})
 	return err
 }

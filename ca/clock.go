@@ -40,7 +40,8 @@ func (c *Clock) Check(wall time.Time) error {
 		return nil
 	}
 	step := behind + c.monotonic() - c.at
-	return fmt.Errorf("this machine's clock went back by %d s; certificates are issued again when the clock has passed %s, in %d s (or after a restart, if that time was wrong)",
+	return fmt.Errorf("this machine's clock went back by %d s; certificates are issued again when the clock has "+
+		"passed %s, in %d s (or after a restart, if that time was wrong)",
 		int(step.Seconds()+.5), c.latest.UTC().Format(time.RFC3339), int(behind.Seconds()+.5))
 }
 

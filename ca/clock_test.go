@@ -25,7 +25,11 @@ func TestClockGoesBack(t *testing.T) {
 		{"stands still", time.Minute, 0, ""},
 		{"goes back by two seconds", time.Second, -2 * time.Second, ""},
 		{"goes back by more", 0, -2*time.Second - time.Millisecond, "went back by 2 s"},
-		{"goes back by a minute, half a minute ago", 30 * time.Second, -30 * time.Second, "went back by 60 s; certificates are issued again when the clock has passed 2026-05-01T12:00:00Z, in 30 s (or"},
+		{
+			"goes back by a minute, half a minute ago", 30 * time.Second, -30 * time.Second,
+			"went back by 60 s; certificates are issued again when the clock has passed " +
+				"2026-05-01T12:00:00Z, in 30 s (or",
+		},
 		{"has caught up", time.Minute, -time.Second, ""},
 		{"jumps ahead", time.Second, 24 * time.Hour, ""},
 	} {
@@ -55,7 +59,8 @@ func TestNotReady(t *testing.T) {
 	now, asked := start, error(nil)
 	signer := &spy{Signer: p.Key}
 	a, err := ca.New(ca.Options{
-		Chain: p.Chain, Signer: signer, Log: &stub{scts: oneSCT(t)}, Now: func() time.Time { return now }, Ready: func() error { return asked },
+		Chain: p.Chain, Signer: signer, Log: &stub{scts: oneSCT(t)}, Now: func() time.Time { return now },
+		Ready: func() error { return asked },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -82,7 +87,8 @@ func TestNotReady(t *testing.T) {
 			}
 			continue
 		}
-		if e := fault.From(err); e.Reason != fault.NotReady || !strings.Contains(e.Meta["cause"], row.cause) || len(signer.digests) != before {
+		if e := fault.From(err); e.Reason != fault.NotReady || !strings.Contains(e.Meta["cause"], row.cause) ||
+			len(signer.digests) != before {
 			t.Errorf("%s: %+v after %d signatures", row.name, e, len(signer.digests)-trial)
 		}
 	}

@@ -39,11 +39,13 @@ func (c Config) BackdateOrDefault() time.Duration {
 func (c Config) Check() error {
 	var errs []error
 	if b := c.BackdateOrDefault(); b < 0 || b > MaxBackdate || b%time.Second != 0 {
-		errs = append(errs, fault.BadSetting(fmt.Sprintf("backdate %s is out of range", b), "write whole seconds from 0s to 40s", "backdate"))
+		errs = append(errs, fault.BadSetting(fmt.Sprintf("backdate %s is out of range", b),
+			"write whole seconds from 0s to 40s", "backdate"))
 	}
 	for i, path := range c.Trust {
 		if path == "" {
-			errs = append(errs, fault.BadSetting("empty path", "write the path of a chain in PEM or remove the entry", "trust", fmt.Sprint(i)))
+			errs = append(errs, fault.BadSetting("empty path", "write the path of a chain in PEM or remove the entry",
+				"trust", fmt.Sprint(i)))
 		}
 	}
 	return errors.Join(errs...)

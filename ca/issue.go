@@ -146,7 +146,8 @@ func (a *Authority) prepare(r Request) (*unsigned, error) {
 	}
 	notBefore, err := a.validity(now)
 	if err != nil {
-		return nil, fault.New(fault.NotReady, err, "cause", "the certificate authority's chain is about to expire or not yet valid")
+		return nil, fault.New(fault.NotReady, err, "cause",
+			"the certificate authority's chain is about to expire or not yet valid")
 	}
 	a.o.Clock.Issued(now)
 	serial, err := NewSerial(a.o.Rand)
@@ -163,7 +164,8 @@ func (a *Authority) prepare(r Request) (*unsigned, error) {
 		}
 	}
 	if err := a.replica.permits(d); err != nil {
-		return nil, fault.New(fault.PolicyDenied, err, "rule", "the name constraints of the certificate authority's chain")
+		return nil, fault.New(fault.PolicyDenied, err, "rule",
+			"the name constraints of the certificate authority's chain")
 	}
 	return d, nil
 }
@@ -341,7 +343,8 @@ func subjectKeyID(spki []byte) ([]byte, error) {
 	in := cryptobyte.String(spki)
 	var seq cryptobyte.String
 	var bits []byte
-	if !in.ReadASN1(&seq, asn1.SEQUENCE) || !in.Empty() || !seq.SkipASN1(asn1.SEQUENCE) || !seq.ReadASN1BitStringAsBytes(&bits) || !seq.Empty() {
+	if !in.ReadASN1(&seq, asn1.SEQUENCE) || !in.Empty() || !seq.SkipASN1(asn1.SEQUENCE) ||
+		!seq.ReadASN1BitStringAsBytes(&bits) || !seq.Empty() {
 		return nil, errors.New("not a DER SubjectPublicKeyInfo")
 	}
 	if fips140.Enforced() {

@@ -48,13 +48,25 @@ func TestJournalOrder(t *testing.T) {
 		reason                       fault.Reason
 		signatures                   int
 	}{
-		"issued":           {want: events{"intent", "sign", "submit", "sign", "outcome"}, signatures: 2},
-		"intent refused":   {intent: refused, want: events{"intent"}, reason: fault.JournalUnavailable},
-		"outcome refused":  {outcome: refused, want: events{"intent", "sign", "submit", "sign", "outcome"}, reason: fault.JournalUnavailable, signatures: 2},
-		"log down":         {log: fault.New(fault.LogUnavailable, nil), want: events{"intent", "sign", "submit", "failed"}, reason: fault.LogUnavailable, signatures: 1},
-		"signer down":      {signer: errors.New("no slot"), want: events{"intent", "sign", "failed"}, reason: fault.SignerUnavailable, signatures: 1},
-		"a panic midway":   {panics: true, want: events{"intent", "sign", "submit", "failed"}, signatures: 1},
-		"outcome and more": {outcome: refused, log: fault.New(fault.LogUnavailable, nil), want: events{"intent", "sign", "submit", "failed"}, reason: fault.LogUnavailable, signatures: 1},
+		"issued":         {want: events{"intent", "sign", "submit", "sign", "outcome"}, signatures: 2},
+		"intent refused": {intent: refused, want: events{"intent"}, reason: fault.JournalUnavailable},
+		"outcome refused": {
+			outcome: refused, want: events{"intent", "sign", "submit", "sign", "outcome"},
+			reason: fault.JournalUnavailable, signatures: 2,
+		},
+		"log down": {
+			log:  fault.New(fault.LogUnavailable, nil),
+			want: events{"intent", "sign", "submit", "failed"}, reason: fault.LogUnavailable, signatures: 1,
+		},
+		"signer down": {
+			signer: errors.New("no slot"), want: events{"intent", "sign", "failed"},
+			reason: fault.SignerUnavailable, signatures: 1,
+		},
+		"a panic midway": {panics: true, want: events{"intent", "sign", "submit", "failed"}, signatures: 1},
+		"outcome and more": {
+			outcome: refused, log: fault.New(fault.LogUnavailable, nil),
+			want: events{"intent", "sign", "submit", "failed"}, reason: fault.LogUnavailable, signatures: 1,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -69,15 +81,19 @@ func TestJournalOrder(t *testing.T) {
 			var total atomic.Int64
 			var trial ca.Intent
 			signer := signNotifier{&spy{Signer: p.Key}, func() { got.add("sign") }}
-			a, err := ca.New(ca.Options{Chain: p.Chain, Signer: signer, Log: log, Signatures: &total, Trial: func(_ context.Context, in ca.Intent) error {
-				got.add("trial")
-				trial = in
-				return nil
-			}})
+			a, err := ca.New(ca.Options{
+				Chain: p.Chain, Signer: signer, Log: log, Signatures: &total,
+				Trial: func(_ context.Context, in ca.Intent) error {
+					got.add("trial")
+					trial = in
+					return nil
+				},
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(events{"trial", "sign"}, got); diff != "" || total.Load() != 1 || len(trial.Serial) != 20 {
+			if diff := cmp.Diff(events{"trial", "sign"}, got); diff != "" || total.Load() != 1 ||
+				len(trial.Serial) != 20 {
 				t.Fatalf("%s %d", diff, total.Load())
 			}
 			got, signer.fail = nil, c.signer
@@ -115,11 +131,13 @@ func TestJournalOrder(t *testing.T) {
 				t.Errorf("%d signatures, %d in all", outcome.Signatures, total.Load())
 			}
 			if len(log.got) > 0 {
-				if e := log.got[0].Entry; intent.TBS != sha256.Sum256(e.TBS) || intent.IssuerKeyHash != e.IssuerKeyHash {
+				if e := log.got[0].Entry; intent.TBS != sha256.Sum256(e.TBS) ||
+					intent.IssuerKeyHash != e.IssuerKeyHash {
 					t.Error("the intent is not what the log got")
 				}
 			}
-			if cert != nil && (!slices.Equal(outcome.Certificate, cert.DER) || len(outcome.SCTs) != 1 || !slices.Equal(outcome.Serial, intent.Serial) || !slices.Equal(intent.Serial, cert.Serial)) {
+			if cert != nil && (!slices.Equal(outcome.Certificate, cert.DER) || len(outcome.SCTs) != 1 ||
+				!slices.Equal(outcome.Serial, intent.Serial) || !slices.Equal(intent.Serial, cert.Serial)) {
 				t.Errorf("outcome %+v", outcome)
 			}
 		})
@@ -131,7 +149,10 @@ func TestTrialRefused(t *testing.T) {
 	t.Parallel()
 	p := pki.New(pki.Options{})
 	signer := &spy{Signer: p.Key}
-	_, err := ca.New(ca.Options{Chain: p.Chain, Signer: signer, Trial: func(context.Context, ca.Intent) error { return errors.New("disk full") }})
+	_, err := ca.New(ca.Options{
+		Chain: p.Chain, Signer: signer,
+		Trial: func(context.Context, ca.Intent) error { return errors.New("disk full") },
+	})
 	if err == nil || len(signer.digests) != 0 {
 		t.Errorf("%v, %d signatures", err, len(signer.digests))
 	}
@@ -157,7 +178,10 @@ func TestJournalOnDisk(t *testing.T) {
 	}
 	p := pki.New(pki.Options{})
 	signing := func() {}
-	a, err := ca.New(ca.Options{Chain: p.Chain, Signer: signNotifier{&spy{Signer: p.Key}, func() { signing() }}, Log: &stub{scts: oneSCT(t)}})
+	a, err := ca.New(ca.Options{
+		Chain: p.Chain, Signer: signNotifier{&spy{Signer: p.Key}, func() { signing() }},
+		Log: &stub{scts: oneSCT(t)},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,7 +6,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics of one authority. The label "result" is success, refused, orphan (a precertificate without certificate) or failed.
+// metrics of one authority. The label "result" is success, refused, orphan (a precertificate without certificate) or
+// failed.
 type metrics struct {
 	certificates   *prometheus.CounterVec
 	signerFailures prometheus.Counter

@@ -67,13 +67,15 @@ func TestPause(t *testing.T) {
 			t.Fatal(err)
 		}
 		if n := counts.begun.Load(); n != c.want || counts.now.Load() != 0 || !log.pausing {
-			t.Errorf("%s: paused %d times, want %d; now %d; during the submission %t", name, n, c.want, counts.now.Load(), log.pausing)
+			t.Errorf("%s: paused %d times, want %d; now %d; during the submission %t", name, n, c.want,
+				counts.now.Load(), log.pausing)
 		}
 		leaf, err := x509.ParseCertificate(got.DER)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := p.Chain[0].CheckSignature(leaf.SignatureAlgorithm, leaf.RawTBSCertificate, leaf.Signature); err != nil {
+		if err := p.Chain[0].CheckSignature(leaf.SignatureAlgorithm, leaf.RawTBSCertificate,
+			leaf.Signature); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

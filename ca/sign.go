@@ -34,7 +34,10 @@ func schemeOf(key crypto.PublicKey) (scheme, error) {
 		if k.N.BitLen() < 2048 {
 			return scheme{}, fmt.Errorf("an RSA key of %d bits is too short for a CA; use 3072 or more", k.N.BitLen())
 		}
-		return scheme{crypto.SHA256, []byte("\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0b\x05\x00"), x509.SHA256WithRSA}, nil
+		return scheme{
+			crypto.SHA256, []byte("\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0b\x05\x00"),
+			x509.SHA256WithRSA,
+		}, nil
 	case *ecdsa.PublicKey:
 		const prefix = "\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03"
 		switch k.Curve {
@@ -45,7 +48,8 @@ func schemeOf(key crypto.PublicKey) (scheme, error) {
 		case elliptic.P521():
 			return scheme{crypto.SHA512, []byte(prefix + "\x04"), x509.ECDSAWithSHA512}, nil
 		}
-		return scheme{}, fmt.Errorf("the curve %s is not allowed for a CA; use P-256, P-384 or P-521", k.Curve.Params().Name)
+		return scheme{}, fmt.Errorf("the curve %s is not allowed for a CA; use P-256, P-384 or P-521",
+			k.Curve.Params().Name)
 	case ed25519.PublicKey:
 		return scheme{0, []byte("\x30\x05\x06\x03\x2b\x65\x70"), x509.PureEd25519}, nil
 	case *mldsa.PublicKey: // pure, with an empty context

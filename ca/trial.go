@@ -33,9 +33,11 @@ func newReplica(chain []*x509.Certificate, now time.Time) (*replica, error) {
 	for i := len(chain) - 1; i >= 0; i-- {
 		orig := chain[i]
 		c := &x509.Certificate{
-			SerialNumber: orig.SerialNumber, RawSubject: orig.RawSubject, NotBefore: orig.NotBefore, NotAfter: orig.NotAfter,
+			SerialNumber: orig.SerialNumber, RawSubject: orig.RawSubject, NotBefore: orig.NotBefore,
+			NotAfter: orig.NotAfter,
 			KeyUsage: orig.KeyUsage, ExtKeyUsage: orig.ExtKeyUsage, UnknownExtKeyUsage: orig.UnknownExtKeyUsage,
-			BasicConstraintsValid: orig.BasicConstraintsValid, IsCA: orig.IsCA, MaxPathLen: orig.MaxPathLen, MaxPathLenZero: orig.MaxPathLenZero,
+			BasicConstraintsValid: orig.BasicConstraintsValid, IsCA: orig.IsCA, MaxPathLen: orig.MaxPathLen,
+			MaxPathLenZero:              orig.MaxPathLenZero,
 			SubjectKeyId:                orig.SubjectKeyId,
 			PermittedDNSDomainsCritical: orig.PermittedDNSDomainsCritical,
 			PermittedDNSDomains:         orig.PermittedDNSDomains, ExcludedDNSDomains: orig.ExcludedDNSDomains,
@@ -91,7 +93,8 @@ func (s *replica) verify(d *unsigned) error {
 	}
 	again, err := tbs.New(tbs.Template{
 		Serial: d.want.serial, SignatureAlgorithm: s.signer.algorithm, Issuer: d.want.issuing.RawSubject,
-		NotBefore: d.want.notBefore, NotAfter: d.want.notBefore.Add(Validity), SPKI: d.want.spki, SubjectKeyID: d.want.keyID,
+		NotBefore: d.want.notBefore, NotAfter: d.want.notBefore.Add(Validity), SPKI: d.want.spki,
+		SubjectKeyID:   d.want.keyID,
 		AuthorityKeyID: s.chain[0].SubjectKeyId, Identity: names,
 	})
 	if err != nil {

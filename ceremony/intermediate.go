@@ -17,8 +17,8 @@ type IntermediateOptions struct {
 	Life    time.Duration // the certificate expires no later than its parent
 }
 
-// Intermediate makes a P-256 key and an issuing certificate for it: path length 0, for code signing only. The chain that
-// it returns has the new certificate first. It writes no file.
+// Intermediate makes a P-256 key and an issuing certificate for it: path length 0, for code signing only. The chain
+// that it returns has the new certificate first. It writes no file.
 func Intermediate(ctx context.Context, i IntermediateOptions, o Options) (crypto.Signer, []*x509.Certificate, error) {
 	o.defaults()
 	if err := checkParents(i.Parents); err != nil {

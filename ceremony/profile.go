@@ -83,8 +83,9 @@ func (s Subject) der() ([]byte, error) {
 
 // The roles of a certificate.
 const (
-	RoleRoot         = "root"         // signs itself and intermediates; no extended key usage
-	RoleIntermediate = "intermediate" // a CA only for code signing; with path length 0, it issues certificates of clients
+	RoleRoot = "root" // signs itself and intermediates; no extended key usage
+	// a CA only for code signing; with path length 0, it issues certificates of clients
+	RoleIntermediate = "intermediate"
 	RoleTimestamping = "timestamping" // signs timestamps (RFC 3161 §2.3); not a CA
 )
 

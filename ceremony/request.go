@@ -169,7 +169,8 @@ func Sign(ctx context.Context, k *Key, s SignOptions, o Options) (*Result, error
 	default:
 		r.key, r.profile.Subject = s.Request.PublicKey, s.Request.RawSubject
 	}
-	if s.For == 0 && s.Certificate == nil { // the default is shortened to the parent's validity; a requested validity must fit
+	// the default is shortened to the parent's validity; a requested validity must fit
+	if s.For == 0 && s.Certificate == nil {
 		r.profile.NotAfter = earliest(r.profile.NotAfter, s.Parents[0].NotAfter)
 	}
 	m := maker{o: o, ctx: ctx, signer: k.Signer}

@@ -117,7 +117,8 @@ func ParseTranscript(data []byte) (*Transcript, error) {
 	}
 	if t.Format != transcriptFormat {
 		return nil,
-			fmt.Errorf("the transcript has the format %q, which this version cannot read; use the version that wrote the transcript",
+			fmt.Errorf("the transcript has the format %q, which this version cannot read; use the version "+
+				"that wrote the transcript",
 				t.Format)
 	}
 	again, err := t.Marshal()
@@ -323,7 +324,8 @@ func (r *replay) plan(p *Plan) {
 		got := r.t.Certificates[i].Profile
 		if got.Role != want.Role || !bytes.Equal(got.Subject, want.Subject) || got.PathLength != want.PathLength ||
 			!got.NotBefore.Equal(want.NotBefore) || !got.NotAfter.Equal(want.NotAfter) {
-			r.report(name, fmt.Errorf("certificate %d (%s) differs from the certificate of the plan", i+1, got.Name), fix)
+			r.report(name, fmt.Errorf("certificate %d (%s) differs from the certificate of the plan", i+1, got.Name),
+				fix)
 			return
 		}
 	}

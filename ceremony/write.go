@@ -31,7 +31,8 @@ func absent(paths []string) error {
 	for _, path := range paths {
 		switch _, err := os.Lstat(path); {
 		case err == nil:
-			return fmt.Errorf("%s exists, and existing files are never overwritten; write another path, or move the file", path)
+			return fmt.Errorf("%s exists, and existing files are never overwritten; write another "+
+				"path, or move the file", path)
 		case !errors.Is(err, fs.ErrNotExist):
 			return err
 		}
@@ -61,7 +62,8 @@ func writeAll(outputs []Output, put create) error {
 			continue
 		}
 		if errors.Is(err, fs.ErrExist) {
-			err = fmt.Errorf("%s was created by another process in the meantime; existing files are never overwritten", o.Path)
+			err = fmt.Errorf("%s was created by another process in the meantime; existing files are never overwritten",
+				o.Path)
 		}
 		return errors.Join(err, removeAll(paths[:i]))
 	}

@@ -208,7 +208,9 @@ func (r Request) message() (*fulciopb.CreateSigningCertificateRequest, crypto.Pu
 }
 
 // challenged proves possession with a signature over the token's e-mail address or, if it has none, its subject.
-func (r Request) challenged(in *fulciopb.CreateSigningCertificateRequest) (*fulciopb.CreateSigningCertificateRequest, crypto.PublicKey, error) {
+func (r Request) challenged(in *fulciopb.CreateSigningCertificateRequest) (*fulciopb.CreateSigningCertificateRequest,
+	crypto.PublicKey, error,
+) {
 	challenge, err := challengeOf(r.Token)
 	if err != nil {
 		return nil, nil, err
@@ -222,7 +224,10 @@ func (r Request) challenged(in *fulciopb.CreateSigningCertificateRequest) (*fulc
 		return nil, nil, err
 	}
 	in.Key = &fulciopb.CreateSigningCertificateRequest_PublicKeyRequest{PublicKeyRequest: &fulciopb.PublicKeyRequest{
-		PublicKey:         &fulciopb.PublicKey{Content: string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: spki}))},
+		PublicKey: &fulciopb.PublicKey{Content: string(pem.EncodeToMemory(&pem.Block{
+			Type:  "PUBLIC KEY",
+			Bytes: spki,
+		}))},
 		ProofOfPossession: proof,
 	}}
 	return in, r.Signer.Public(), nil
@@ -323,7 +328,10 @@ func (c *Client) Configuration(ctx context.Context) ([]Issuer, error) {
 	}
 	var all []Issuer
 	for _, i := range out.GetIssuers() {
-		one := Issuer{URL: i.GetIssuerUrl(), Audience: i.GetAudience(), ChallengeClaim: i.GetChallengeClaim(), Type: i.GetIssuerType()}
+		one := Issuer{
+			URL: i.GetIssuerUrl(), Audience: i.GetAudience(), ChallengeClaim: i.GetChallengeClaim(),
+			Type: i.GetIssuerType(),
+		}
 		if pattern := i.GetWildcardIssuerUrl(); pattern != "" {
 			one.URL, one.Wildcard = pattern, true
 		}

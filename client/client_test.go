@@ -104,8 +104,16 @@ func TestVerifies(t *testing.T) {
 			func(_ *client.Options, r *client.Request) { r.Signer = pki.NewKey(pki.P256) },
 			nil, "different key",
 		},
-		"another root": {func(o *client.Options, _ *client.Request) { o.Trust.Chains = [][]*x509.Certificate{other.Chain} }, nil, "trusted root"},
-		"another log":  {func(o *client.Options, _ *client.Request) { o.Trust.Logs[0].Key = pki.NewKey(pki.P256).Public() }, nil, "not trusted"},
+		"another root": {func(o *client.Options,
+			_ *client.Request,
+		) {
+			o.Trust.Chains = [][]*x509.Certificate{other.Chain}
+		}, nil, "trusted root"},
+		"another log": {func(o *client.Options,
+			_ *client.Request,
+		) {
+			o.Trust.Logs[0].Key = pki.NewKey(pki.P256).Public()
+		}, nil, "not trusted"},
 		"log too old": {func(o *client.Options,
 			_ *client.Request,
 		) {
@@ -165,7 +173,8 @@ func TestRefusal(t *testing.T) {
 	defer cl.Close()
 	_, err = cl.Request(t.Context(), client.Request{Token: token(), Signer: s.key})
 	var e *client.Error
-	if !errors.As(err, &e) || e.Reason != "AUDIENCE_MISMATCH" || e.RequestID != "id-1" || e.RetryAfter != 3*time.Second || e.HTTPStatus != 400 {
+	if !errors.As(err, &e) || e.Reason != "AUDIENCE_MISMATCH" || e.RequestID != "id-1" ||
+		e.RetryAfter != 3*time.Second || e.HTTPStatus != 400 {
 		t.Errorf("%+v", err)
 	}
 	if text := client.Explain(err); !strings.Contains(text, `"sigstore"`) || !strings.Contains(text, "id-1") {
@@ -175,7 +184,12 @@ func TestRefusal(t *testing.T) {
 
 func TestOptions(t *testing.T) {
 	t.Parallel()
-	for _, o := range []client.Options{{URL: "ca.example.com", SkipVerify: true}, {URL: "ftp://x", SkipVerify: true}, {URL: "https://u@x", SkipVerify: true}, {URL: "https://x"}} {
+	for _, o := range []client.Options{
+		{URL: "ca.example.com", SkipVerify: true},
+		{URL: "ftp://x", SkipVerify: true},
+		{URL: "https://u@x", SkipVerify: true},
+		{URL: "https://x"},
+	} {
 		if _, err := client.New(o); err == nil {
 			t.Errorf("%+v passes", o)
 		}
@@ -208,9 +222,11 @@ func TestExplainsEveryReason(t *testing.T) {
 	for r := range fault.Reasons() {
 		bare := (&client.Error{Code: codes.InvalidArgument, Message: "refused", Reason: r})
 		text := client.Explain(&client.Error{
-			Code: codes.InvalidArgument, Message: "refused", Reason: r, RequestID: "id-1", Metadata: map[string]string{"cause": "starting"},
+			Code: codes.InvalidArgument, Message: "refused", Reason: r, RequestID: "id-1",
+			Metadata: map[string]string{"cause": "starting"},
 		})
-		if !strings.HasPrefix(text, "refused: ") || !strings.Contains(text, string(r)) || !strings.Contains(text, "id-1") || bare.Error() == "" {
+		if !strings.HasPrefix(text, "refused: ") || !strings.Contains(text, string(r)) ||
+			!strings.Contains(text, "id-1") || bare.Error() == "" {
 			t.Errorf("%s: %q", r, text)
 		}
 	}

@@ -54,7 +54,9 @@ func newREST(u *url.URL, o Options) *rest {
 
 func (r *rest) close() { r.http.CloseIdleConnections() }
 
-func (r *rest) create(ctx context.Context, in *fulciopb.CreateSigningCertificateRequest) (*fulciopb.SigningCertificate, error) {
+func (r *rest) create(ctx context.Context, in *fulciopb.CreateSigningCertificateRequest) (*fulciopb.SigningCertificate,
+	error,
+) {
 	out := &fulciopb.SigningCertificate{}
 	return out, r.call(ctx, "/api/v2/signingCert", in, out)
 }
@@ -107,7 +109,10 @@ func (r *rest) call(ctx context.Context, path string, in, out proto.Message) err
 
 // refusal decodes an error response. A body that is not a google.rpc.Status was sent by an intermediary.
 func refusal(res *http.Response, data []byte) error {
-	e := &Error{Code: codes.Unknown, HTTPStatus: res.StatusCode, Message: res.Status, RequestID: res.Header.Get(requestID)}
+	e := &Error{
+		Code: codes.Unknown, HTTPStatus: res.StatusCode, Message: res.Status,
+		RequestID: res.Header.Get(requestID),
+	}
 	st := &rpcstatus.Status{}
 	if (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(data, st) == nil && st.GetCode() != 0 {
 		e.read(status.FromProto(st))
@@ -159,7 +164,9 @@ func newGRPC(u *url.URL, o Options) (*native, error) {
 
 func (n *native) close() { _ = n.conn.Close() }
 
-func (n *native) create(ctx context.Context, in *fulciopb.CreateSigningCertificateRequest) (*fulciopb.SigningCertificate, error) {
+func (n *native) create(ctx context.Context,
+	in *fulciopb.CreateSigningCertificateRequest,
+) (*fulciopb.SigningCertificate, error) {
 	var h metadata.MD
 	out, err := n.api.CreateSigningCertificate(ctx, in, grpc.Header(&h))
 	return out, refused(err, h)

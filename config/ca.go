@@ -77,14 +77,16 @@ func (c CA) Check() error {
 	}
 	if name, backend := c.Table.Selected(); backend != nil {
 		errs = append(errs, c.Table.Check(),
-			fault.BadSetting("both a key backend and chains are set", "move the key backend into chains, with a name", name))
+			fault.BadSetting("both a key backend and chains are set",
+				"move the key backend into chains, with a name", name))
 	}
 	for i, one := range c.Chains {
 		errs = append(errs, fault.Under(c.checkChain(i, one), "chains", strconv.Itoa(i)))
 		if name, backend := one.Selected(); c.Rotation.Renew != nil && backend != nil && name != fileBackend {
-			errs = append(errs, fault.BadSetting(fmt.Sprintf("the key of chain %q is in ca.%s, and new keys are made in "+
-				"files only", one.Name, name), "remove renew, make each new key in ca."+name+" and follow "+
-				"docs/rotation.md; or rotate to a chain with ca.file first", "rotation", "renew"))
+			errs = append(errs,
+				fault.BadSetting(fmt.Sprintf("the key of chain %q is in ca.%s, and new keys are made in "+
+					"files only", one.Name, name), "remove renew, make each new key in ca."+name+" and follow "+
+					"docs/rotation.md; or rotate to a chain with ca.file first", "rotation", "renew"))
 		}
 	}
 	if c.State == "" && (len(c.Chains) > 1 || c.Rotation.Renew != nil) {

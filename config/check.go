@@ -31,7 +31,8 @@ func (l *loader) checkSettings() {
 		}
 	}
 	if c.Identity.File == "" {
-		l.setting(fault.BadSetting("is missing", "write the path of the issuer file, which lists who may get certificates", "identity", "file"))
+		l.setting(fault.BadSetting("is missing",
+			"write the path of the issuer file, which lists who may get certificates", "identity", "file"))
 	}
 	l.main.add(fault.Under(c.CA.Check(), "ca"))
 	if c.CA.PrecertIssuer && c.CT.None != nil {
@@ -72,14 +73,16 @@ func (l Listen) check() error {
 		host, port, err := net.SplitHostPort(one.address)
 		n, perr := strconv.ParseUint(port, 10, 16)
 		if err != nil || perr != nil || strings.ContainsAny(host, "/ ") {
-			errs = append(errs, fault.BadSetting(strconv.Quote(one.address)+" is not an address", "write HOST:PORT, or off", "listen", one.key))
+			errs = append(errs, fault.BadSetting(strconv.Quote(one.address)+" is not an address",
+				"write HOST:PORT, or off", "listen", one.key))
 			continue
 		}
 		if one.key != "admin" {
 			on++
 		}
 		if other, taken := seen[one.address]; taken && n != 0 && one.key == "admin" {
-			errs = append(errs, fault.BadSetting("is the address of "+other+" as well: the operator's pages would be public",
+			errs = append(errs, fault.BadSetting("is the address of "+other+
+				" as well: the operator's pages would be public",
 				"write another address", "listen", one.key))
 		}
 		seen[one.address] = one.key
@@ -196,7 +199,8 @@ func (c CT) check() error {
 	case c.None != nil && strings.TrimSpace(c.None.Reason) == "":
 		errs = append(errs, fault.BadSetting("is missing", "write why certificates are not logged", "none", "reason"))
 	case c.None != nil && c.Policy.MinSCTs > 0:
-		errs = append(errs, fault.BadSetting("requires SCTs, but no log is configured", "remove it", "policy", "min_scts"))
+		errs = append(errs, fault.BadSetting("requires SCTs, but no log is configured", "remove it",
+			"policy", "min_scts"))
 	}
 	names := map[string]bool{}
 	if c.Embedded != nil {
@@ -211,7 +215,8 @@ func (c CT) check() error {
 				"give each log its own name", "logs", at, "name"))
 		}
 		if c.Embedded != nil && strings.HasPrefix(one.Name, "embedded-") {
-			errs = append(errs, fault.BadSetting("the name "+strconv.Quote(one.Name)+" is that of a shard of the embedded log", "give the log another name", "logs", at, "name"))
+			errs = append(errs, fault.BadSetting("the name "+strconv.Quote(one.Name)+
+				" is that of a shard of the embedded log", "give the log another name", "logs", at, "name"))
 		}
 		names[one.Name] = true
 	}
@@ -269,7 +274,8 @@ func (l *loader) checkPathSettings(t *tree, paths []pathSetting) {
 		case p.isSecret() && st.Mode().Perm()&0o004 != 0:
 			l.warning(t, name+" can be read by every user of this machine; run chmod 600 on it", p.path...)
 		case p.kind == pathOptionalDir && access(*p.at) != nil:
-			l.warning(t, name+" is not writable, so nothing can be stored in it; "+fault.Advice(access(*p.at)), p.path...)
+			l.warning(t, name+" is not writable, so nothing can be stored in it; "+
+				fault.Advice(access(*p.at)), p.path...)
 		}
 	}
 }
@@ -277,7 +283,10 @@ func (l *loader) checkPathSettings(t *tree, paths []pathSetting) {
 // checkKeyAlgorithms checks names that are defined by package pop.
 func (l *loader) checkKeyAlgorithms() error {
 	var errs []error
-	for section, rows := range map[string]map[string]oidc.IssuerConfig{"oidc-issuers": l.config.Issuers.Issuers, "meta-issuers": l.config.Issuers.MetaIssuers} {
+	for section, rows := range map[string]map[string]oidc.IssuerConfig{
+		"oidc-issuers": l.config.Issuers.Issuers,
+		"meta-issuers": l.config.Issuers.MetaIssuers,
+	} {
 		for key, row := range rows {
 			if row.KeyAlgorithms == nil {
 				continue
@@ -311,7 +320,8 @@ func (l *loader) checkProduction() {
 	}
 	for i, log := range c.CT.Logs {
 		if log.Insecure {
-			l.setting(fault.BadSetting("plain http is not for production", fix, "ct", "logs", strconv.Itoa(i), "insecure"))
+			l.setting(fault.BadSetting("plain http is not for production", fix, "ct", "logs",
+				strconv.Itoa(i), "insecure"))
 		}
 	}
 	if a := c.Audit; a != nil && a.Syslog != nil && a.Syslog.Insecure {

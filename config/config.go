@@ -24,8 +24,8 @@ import (
 	"github.com/mayfly-ca/mayfly/server/servertls"
 )
 
-// Config is a loaded configuration. All paths in it are absolute; a relative one in the file is relative to the folder of
-// that file, as the path given to [Load] names it (a symbolic link to the file is not followed for that).
+// Config is a loaded configuration. All paths in it are absolute; a relative one in the file is relative to the folder
+// of that file, as the path given to [Load] names it (a symbolic link to the file is not followed for that).
 type Config struct {
 	// Listen has the addresses of the listeners.
 	Listen Listen `yaml:"listen" restart:"yes"`
@@ -80,7 +80,8 @@ const (
 	DefaultAdmin = "127.0.0.1:2112"
 )
 
-// Listen has the addresses of the listeners, HOST:PORT or [Off]. The same text for HTTP and GRPC means one port for both.
+// Listen has the addresses of the listeners, HOST:PORT or [Off]. The same text for HTTP and GRPC means one port for
+// both.
 type Listen struct {
 	// HTTP is the address of the REST API; port 0 takes a free one. Default: 127.0.0.1:5555.
 	HTTP string `yaml:"http"`
@@ -152,9 +153,14 @@ type Audit struct {
 
 // Check finds what is wrong with it. Its errors are [fault.Setting] values.
 func (a *Audit) Check() error {
-	errs := []error{a.Config.Check(), fault.Under(a.Reconcile.Check(), "reconcile"), fault.Under(a.Alarm.Check(), "alarm")}
+	errs := []error{
+		a.Config.Check(), fault.Under(a.Reconcile.Check(), "reconcile"),
+		fault.Under(a.Alarm.Check(), "alarm"),
+	}
 	if a.File == "" && a.Reconcile != nil && len(a.Reconcile.Journals) > 0 {
-		errs = append(errs, fault.BadSetting("the journals of other instances are set, but the journal of this instance is not", "write audit.file", "reconcile", "journals"))
+		errs = append(errs,
+			fault.BadSetting("the journals of other instances are set, but the journal of this instance is not",
+				"write audit.file", "reconcile", "journals"))
 	}
 	return errors.Join(errs...)
 }

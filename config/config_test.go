@@ -24,7 +24,8 @@ func write(t testing.TB, text, identity string) string {
 	dir := t.TempDir()
 	p := pki.New(pki.Options{})
 	for name, data := range map[string][]byte{
-		"chain.pem": p.ChainPEM(), "key.pem": p.KeyPEM(), "ct.pem": []byte("-"), "identity.yaml": []byte(identity), "mayfly.yaml": []byte(text),
+		"chain.pem": p.ChainPEM(), "key.pem": p.KeyPEM(), "ct.pem": []byte("-"), "identity.yaml": []byte(identity),
+		"mayfly.yaml": []byte(text),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
 			t.Fatal(err)
@@ -68,9 +69,12 @@ production: true
 		t.Fatal(err)
 	}
 	dir := filepath.Dir(path)
-	if c.Listen.HTTP != "127.0.0.1:0" || c.Listen.GRPC != config.Off || c.Listen.Admin != config.DefaultAdmin || c.CA.BackdateOrDefault().Seconds() != 10 ||
-		c.CA.File.Key != filepath.Join(dir, "key.pem") || c.CT.Policy.MinSCTs != 2 || c.CT.Logs[0].PublicKey != filepath.Join(dir, "ct.pem") ||
-		c.CT.Embedded.Dir != filepath.Join(dir, "ct") || c.StateDir != filepath.Join(dir, "state") || len(c.Issuers.Issuers) != 1 || len(c.Digest) != 64 {
+	if c.Listen.HTTP != "127.0.0.1:0" || c.Listen.GRPC != config.Off || c.Listen.Admin != config.DefaultAdmin ||
+		c.CA.BackdateOrDefault().Seconds() != 10 ||
+		c.CA.File.Key != filepath.Join(dir, "key.pem") || c.CT.Policy.MinSCTs != 2 ||
+		c.CT.Logs[0].PublicKey != filepath.Join(dir, "ct.pem") ||
+		c.CT.Embedded.Dir != filepath.Join(dir, "ct") || c.StateDir != filepath.Join(dir, "state") ||
+		len(c.Issuers.Issuers) != 1 || len(c.Digest) != 64 {
 		t.Errorf("%+v", c)
 	}
 	if len(warnings) != 2 || !strings.Contains(warnings[0].String(), "the journal is missing") ||
@@ -221,7 +225,8 @@ func TestRefuses(t *testing.T) {
 			"mayfly.yaml:1", "state_dir",
 		},
 		"self-signed in production": {
-			"listen: {admin_tls: {self_signed: true}}\nstate_dir: s\nproduction: true\n" + identity + caFile + embedded, issuers,
+			"listen: {admin_tls: {self_signed: true}}\nstate_dir: s\nproduction: true\n" +
+				identity + caFile + embedded, issuers,
 			"mayfly.yaml:1:35", "not for production",
 		},
 		"PROXY protocol of nobody": {
@@ -236,17 +241,52 @@ func TestRefuses(t *testing.T) {
 			identity + caFile + embedded + "audit: {subjects: plain}\n", issuers, "mayfly.yaml:7",
 			"no destination",
 		},
-		"journal's place":   {identity + caFile + embedded + "audit: {file: no/such/place}\n", issuers, "mayfly.yaml:7:15", "directory"},
-		"journal's key":     {identity + caFile + embedded + "audit: {file: x, key: {}}\n", issuers, "mayfly.yaml:7", "exactly one of env and file"},
-		"journal's copy":    {identity + caFile + embedded + "audit:\n  file: x\n  otlp: {url: \"http://collector.example.com\"}\n", issuers, "mayfly.yaml:9:15", "insecure"},
-		"algorithm":         {identity + caFile + embedded + "client_algorithms: [ecdsa]\n", issuers, "mayfly.yaml:7", ""},
-		"ephemeral for all": {identity + "ca:\n  ephemeral: {}\n" + embedded + "production: true\n", issuers, "mayfly.yaml:4", "production"},
-		"no issuer file":    {"identity:\n  file: nothing.yaml\n" + caFile + embedded, issuers, "mayfly.yaml:2:9", "nothing.yaml"},
-		"issuer's type":     {identity + caFile + embedded, strings.Replace(issuers, "email", "emial", 1), "identity.yaml:5:11", "unknown"},
-		"issuer's key":      {identity + caFile + embedded, strings.Replace(issuers, "client-id", "client_id", 1), "identity.yaml:4:5", "client-id"},
-		"issuer over http":  {identity + caFile + embedded, strings.ReplaceAll(issuers, "https:", "http:"), "identity.yaml:2:3", "insecure"},
-		"no audience":       {identity + caFile + embedded, strings.Replace(issuers, "    client-id: sigstore\n", "", 1), "identity.yaml:2", "client-id"},
-		"template":          {identity + caFile + embedded, issuers + "ci-issuer-metadata:\n  p:\n    subject-alternative-name-template: \"{{range .a}}\"\n", "identity.yaml:8:40", "template"},
+		"journal's place": {
+			identity + caFile + embedded + "audit: {file: no/such/place}\n", issuers,
+			"mayfly.yaml:7:15", "directory",
+		},
+		"journal's key": {
+			identity + caFile + embedded + "audit: {file: x, key: {}}\n", issuers, "mayfly.yaml:7",
+			"exactly one of env and file",
+		},
+		"journal's copy": {
+			identity + caFile + embedded +
+				"audit:\n  file: x\n  otlp: {url: \"http://collector.example.com\"}\n", issuers,
+			"mayfly.yaml:9:15", "insecure",
+		},
+		"algorithm": {
+			identity + caFile + embedded + "client_algorithms: [ecdsa]\n", issuers,
+			"mayfly.yaml:7", "",
+		},
+		"ephemeral for all": {
+			identity + "ca:\n  ephemeral: {}\n" + embedded + "production: true\n", issuers,
+			"mayfly.yaml:4", "production",
+		},
+		"no issuer file": {
+			"identity:\n  file: nothing.yaml\n" + caFile + embedded, issuers,
+			"mayfly.yaml:2:9", "nothing.yaml",
+		},
+		"issuer's type": {
+			identity + caFile + embedded, strings.Replace(issuers, "email", "emial", 1),
+			"identity.yaml:5:11", "unknown",
+		},
+		"issuer's key": {
+			identity + caFile + embedded, strings.Replace(issuers, "client-id", "client_id", 1),
+			"identity.yaml:4:5", "client-id",
+		},
+		"issuer over http": {
+			identity + caFile + embedded, strings.ReplaceAll(issuers, "https:", "http:"),
+			"identity.yaml:2:3", "insecure",
+		},
+		"no audience": {
+			identity + caFile + embedded,
+			strings.Replace(issuers, "    client-id: sigstore\n", "", 1), "identity.yaml:2", "client-id",
+		},
+		"template": {
+			identity + caFile + embedded,
+			issuers + "ci-issuer-metadata:\n  p:\n    subject-alternative-name-template: \"{{range .a}}\"\n",
+			"identity.yaml:8:40", "template",
+		},
 	} {
 		path := write(t, c.text, c.issuers)
 		_, _, err := config.Load(path)
@@ -259,7 +299,8 @@ func TestRefuses(t *testing.T) {
 			t.Errorf("%s: want %s and %q in\n%s", name, c.at, c.want, text)
 		}
 	}
-	if _, _, err := config.Load(filepath.Join(t.TempDir(), "none.yaml")); err == nil || !strings.Contains(err.Error(), "none.yaml") {
+	if _, _, err := config.Load(filepath.Join(t.TempDir(), "none.yaml")); err == nil ||
+		!strings.Contains(err.Error(), "none.yaml") {
 		t.Errorf("a missing file: %v", err)
 	}
 }

@@ -112,7 +112,10 @@ func (s source) parse() (*yaml.Node, *Problem) {
 	var doc yaml.Node
 	switch err := decodeNode(d, &doc); {
 	case errors.Is(err, io.EOF):
-		p := Problem{File: s.name, Line: 1, Column: 1, What: "the file is empty", Fix: "write a configuration; docs/config.md has an example"}
+		p := Problem{
+			File: s.name, Line: 1, Column: 1, What: "the file is empty",
+			Fix: "write a configuration; docs/config.md has an example",
+		}
 		return nil, &p
 	case err != nil:
 		p := s.syntax(err)
@@ -181,7 +184,8 @@ func (s *source) encoding() *Problem {
 		r, size := utf8.DecodeRune(rest)
 		switch {
 		case r == utf8.RuneError && size == 1:
-			p := s.problem(place{line, column}, fmt.Sprintf("byte 0x%02x is not UTF-8", rest[0]), "save the file as UTF-8")
+			p := s.problem(place{line, column}, fmt.Sprintf("byte 0x%02x is not UTF-8", rest[0]),
+				"save the file as UTF-8")
 			return &p
 		case r == '\n':
 			line, column = line+1, 0

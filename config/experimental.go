@@ -38,8 +38,9 @@ func (e Experimental) check(algorithms []string) error {
 			"mldsa_chain", name))
 	}
 	if !slices.ContainsFunc(algorithms, func(a string) bool { return strings.HasPrefix(a, "mldsa-") }) {
-		errs = append(errs, fault.BadSetting("no client gets a certificate of this chain, because client_algorithms has "+
-			"no ML-DSA algorithm", "add mldsa-65, or another parameter set, to client_algorithms", "mldsa_chain"))
+		errs = append(errs,
+			fault.BadSetting("no client gets a certificate of this chain, because client_algorithms has "+
+				"no ML-DSA algorithm", "add mldsa-65, or another parameter set, to client_algorithms", "mldsa_chain"))
 	}
 	return errors.Join(errs...)
 }

@@ -108,32 +108,46 @@ func TestRefusesIssuers(t *testing.T) {
 			"are adjacent",
 		},
 		"parameter of a type": {entry("type: buildkite-job", "parameters: {platform_url: ~x}"), "has no parameter"},
-		"pattern over http":   {"meta-issuers:\n  ~http://*.example.com:\n    client-id: x\n    type: email\n", "https://"},
-		"overlap":             {"meta-issuers:\n  https://*.example.com/a:\n    client-id: x\n    type: email\n  ~https://x*.example.com/*:\n    client-id: x\n    type: email\n", "overlaps"},
+		"pattern over http": {
+			"meta-issuers:\n  ~http://*.example.com:\n    client-id: x\n    type: email\n",
+			"https://",
+		},
+		"overlap": {"meta-issuers:\n  https://*.example.com/a:\n    client-id: x\n    type: email\n  " +
+			"~https://x*.example.com/*:\n    client-id: x\n    type: email\n", "overlaps"},
 		"spiffe pattern": {"meta-issuers:\n  https://*.example.com:\n    client-id: x\n    type: ~spiffe\n  " +
 			"  spiffe-trust-domain: x\n", "any name of the trust domain"},
-		"pattern with keys":  {"meta-issuers:\n  https://*.example.com:\n    client-id: x\n    type: email\n    ~static-keys: {jwks: '{}'}\n", "many issuers"},
-		"pattern with token": {"meta-issuers:\n  https://*.example.com:\n    client-id: x\n    type: email\n    outbound: {bearer-token-file: ~t}\n", "every host that matches"},
-		"issuer-claim":       {entry("type: kubernetes", "issuer-claim: ~$.a"), "is for the type email"},
-		"issuer-claim path":  {entry("type: email", "issuer-claim: ~$..a"), "path of claim names"},
+		"pattern with keys": {"meta-issuers:\n  https://*.example.com:\n    client-id: x\n    type: email\n    " +
+			"~static-keys: {jwks: '{}'}\n", "many issuers"},
+		"pattern with token": {"meta-issuers:\n  https://*.example.com:\n    client-id: x\n    type: email\n    " +
+			"outbound: {bearer-token-file: ~t}\n", "every host that matches"},
+		"issuer-claim":      {entry("type: kubernetes", "issuer-claim: ~$.a"), "is for the type email"},
+		"issuer-claim path": {entry("type: email", "issuer-claim: ~$..a"), "path of claim names"},
 		"mapped alone": {
 			entry("type: email", "mapped-issuers: ~[https://b.example.com]"),
 			"issuer-claim is missing",
 		},
-		"uri without domain":      {strings.Replace(head, "https", "~https", 1) + "    type: uri\n", "subject-domain"},
-		"uri without scheme":      {entry("type: uri", "subject-domain: ~example.com"), "scheme and host"},
-		"uri of another scheme":   {entry("type: uri", "subject-domain: ~http://example.com"), "its own scheme"},
-		"uri of another owner":    {entry("type: uri", "subject-domain: ~https://example.org"), "does not belong"},
-		"username with scheme":    {entry("type: username", "subject-domain: ~https://example.com"), "without a scheme"},
-		"username, other owner":   {"oidc-issuers:\n  https://a.co.uk:\n    client-id: x\n    type: username\n    subject-domain: ~b.co.uk\n", "does not belong"},
-		"spiffe domain":           {entry("type: spiffe", "spiffe-trust-domain: ~Prod"), "not a trust domain"},
-		"ci-provider":             {entry("type: ci-provider", "ci-provider: ~none"), "has no entry"},
-		"ci-provider shipped":     {entry("type: ci-provider", "ci-provider: ~github-workflow"), "profile: github-workflow"},
+		"uri without domain":    {strings.Replace(head, "https", "~https", 1) + "    type: uri\n", "subject-domain"},
+		"uri without scheme":    {entry("type: uri", "subject-domain: ~example.com"), "scheme and host"},
+		"uri of another scheme": {entry("type: uri", "subject-domain: ~http://example.com"), "its own scheme"},
+		"uri of another owner":  {entry("type: uri", "subject-domain: ~https://example.org"), "does not belong"},
+		"username with scheme": {
+			entry("type: username", "subject-domain: ~https://example.com"),
+			"without a scheme",
+		},
+		"username, other owner": {"oidc-issuers:\n  https://a.co.uk:\n    client-id: x\n    type: username\n    " +
+			"subject-domain: ~b.co.uk\n", "does not belong"},
+		"spiffe domain": {entry("type: spiffe", "spiffe-trust-domain: ~Prod"), "not a trust domain"},
+		"ci-provider":   {entry("type: ci-provider", "ci-provider: ~none"), "has no entry"},
+		"ci-provider shipped": {
+			entry("type: ci-provider", "ci-provider: ~github-workflow"),
+			"profile: github-workflow",
+		},
 		"ci-provider, other type": {entry("type: email", "ci-provider: ~x"), "is for the type ci-provider"},
 		"profile":                 {entry("profile: ~github"), "unknown"},
 		"profile and type":        {entry("type: email", "profile: ~github-workflow"), "replaces type"},
 		"profile, foreign":        {entry("profile: ~github-workflow"), "another provider's host"},
-		"parameter":               {entry("profile: github-workflow", "parameters: {url: \"https://a.example.com\", urll: ~x}"), "no parameter"},
+		"parameter": {entry("profile: github-workflow",
+			"parameters: {url: \"https://a.example.com\", urll: ~x}"), "no parameter"},
 		"parameter, no address": {
 			entry("profile: github-workflow", "parameters: {url: ~a.example.com}"),
 			"not a URL of a host",
@@ -145,38 +159,64 @@ func TestRefusesIssuers(t *testing.T) {
 			entry("type: email", "token-algorithms: [ES256, ~HS256]"),
 			"not a signature algorithm for tokens",
 		},
-		"key algorithm":           {entry("type: email", "key-algorithms: [~ecdsa]"), "ecdsa"},
-		"email-claim":             {entry("type: email", "email-claim: ~upn"), "what counts as verified"},
-		"email-verified":          {entry("type: email", "email-verified: ~issuer"), "could assert any address"},
-		"verified and skipped":    {entry("type: email", "email-verified: ~x", "skip-email-verification: true"), "contradict"},
-		"email-domains":           {entry("type: email", "email-domains: [~example]"), "not a domain"},
-		"email-domains, no email": {entry("type: kubernetes", "email-domains: ~[example.com]"), "is for the type email"},
-		"own OID":                 {entry("type: email", "custom-extensions: {1.3.6.1.4.1.57264.1.9: ~x}"), "Sigstore's"},
-		"no OID":                  {entry("type: email", "custom-extensions: {2.5.29.17: ~x}"), "private enterprise number"},
-		"custom template":         {entry("type: email", "custom-extensions: {1.3.6.1.4.1.99999.1: ~\"{{range .x}}\"}"), "template"},
-		"two kinds of keys":       {entry("type: email", "~static-keys: {jwks: '{}', file: x}"), "exactly one"},
-		"no keys":                 {entry("type: email", "static-keys: {jwks: ~'{}'}"), "no usable key"},
-		"no key file":             {entry("type: email", "static-keys: {file: ~nothing.json}"), "nothing.json"},
-		"keys and discovery":      {entry("type: email", "static-keys: {jwks: '{}'}", "discovery-url: ~https://b.example.com"), "contradict"},
-		"discovery over http":     {entry("type: email", "discovery-url: ~http://b.example.com"), "plain http"},
-		"exclusive":               {entry("type: email", "outbound: {ca-exclusive: ~true}"), "needs a CA"},
-		"no bundle":               {entry("type: email", "outbound: {ca-bundle: ~nothing.pem}"), "nothing.pem"},
-		"proxy":                   {entry("type: email", "outbound: {proxy: ~proxy}"), "invalid proxy URL"},
-		"timeout":                 {entry("type: email", "outbound: {timeout: ~1m}"), "5s"},
-		"half a pair":             {entry("type: email", "outbound: {~client-certificate: {certificate: identity.yaml}}"), "both"},
+		"key algorithm":  {entry("type: email", "key-algorithms: [~ecdsa]"), "ecdsa"},
+		"email-claim":    {entry("type: email", "email-claim: ~upn"), "what counts as verified"},
+		"email-verified": {entry("type: email", "email-verified: ~issuer"), "could assert any address"},
+		"verified and skipped": {
+			entry("type: email", "email-verified: ~x", "skip-email-verification: true"),
+			"contradict",
+		},
+		"email-domains": {entry("type: email", "email-domains: [~example]"), "not a domain"},
+		"email-domains, no email": {
+			entry("type: kubernetes", "email-domains: ~[example.com]"),
+			"is for the type email",
+		},
+		"own OID": {
+			entry("type: email", "custom-extensions: {1.3.6.1.4.1.57264.1.9: ~x}"),
+			"Sigstore's",
+		},
+		"no OID": {
+			entry("type: email", "custom-extensions: {2.5.29.17: ~x}"),
+			"private enterprise number",
+		},
+		"custom template": {
+			entry("type: email", "custom-extensions: {1.3.6.1.4.1.99999.1: ~\"{{range .x}}\"}"),
+			"template",
+		},
+		"two kinds of keys": {entry("type: email", "~static-keys: {jwks: '{}', file: x}"), "exactly one"},
+		"no keys":           {entry("type: email", "static-keys: {jwks: ~'{}'}"), "no usable key"},
+		"no key file":       {entry("type: email", "static-keys: {file: ~nothing.json}"), "nothing.json"},
+		"keys and discovery": {entry("type: email", "static-keys: {jwks: '{}'}",
+			"discovery-url: ~https://b.example.com"), "contradict"},
+		"discovery over http": {entry("type: email", "discovery-url: ~http://b.example.com"), "plain http"},
+		"exclusive":           {entry("type: email", "outbound: {ca-exclusive: ~true}"), "needs a CA"},
+		"no bundle":           {entry("type: email", "outbound: {ca-bundle: ~nothing.pem}"), "nothing.pem"},
+		"proxy":               {entry("type: email", "outbound: {proxy: ~proxy}"), "invalid proxy URL"},
+		"timeout":             {entry("type: email", "outbound: {timeout: ~1m}"), "5s"},
+		"half a pair": {entry("type: email",
+			"outbound: {~client-certificate: {certificate: identity.yaml}}"), "both"},
 		"rule": {
 			entry("type: email", "policy: {rules: [{name: a, allow: ~claims.x}]}"),
 			"not a boolean",
 		},
-		"rule's variable":   {entry("type: email", "policy: {rules: [{name: a, deny: ~'claim.x == 1'}]}"), "undeclared"},
+		"rule's variable": {
+			entry("type: email", "policy: {rules: [{name: a, deny: ~'claim.x == 1'}]}"),
+			"undeclared",
+		},
 		"policy of nothing": {entry("type: email", "~policy: {}"), "without rules"},
 		"a test that fails": {
-			entry("type: email", "policy:", "  rules: [{name: a, allow: 'claims.sub == \"x\"'}]", "  tests:", "    - ~name: x", "      claims: {sub: y, email: a@example.com, email_verified: true}", "      expect: allow"),
+			entry("type: email", "policy:", "  rules: [{name: a, allow: 'claims.sub == \"x\"'}]", "  tests:",
+				"    - ~name: x", "      claims: {sub: y, email: a@example.com, email_verified: true}",
+				"      expect: allow"),
 			"the test x fails",
 		},
-		"SAN template":      {entry("type: email") + "ci-issuer-metadata:\n  p:\n    subject-alternative-name-template: ~\"{{ .a | b }}\"\n", "template"},
-		"no SAN template":   {entry("type: email") + "ci-issuer-metadata:\n  ~p:\n    default-template-values: {a: b}\n", "no template for the name"},
-		"extension":         {entry("type: email") + "ci-issuer-metadata:\n  p:\n    subject-alternative-name-template: \"{{.a}}\"\n    extension-templates: {build-triger: ~x}\n", "unknown"},
+		"SAN template": {entry("type: email") +
+			"ci-issuer-metadata:\n  p:\n    subject-alternative-name-template: ~\"{{ .a | b }}\"\n", "template"},
+		"no SAN template": {entry("type: email") +
+			"ci-issuer-metadata:\n  ~p:\n    default-template-values: {a: b}\n", "no template for the name"},
+		"extension": {entry("type: email") +
+			"ci-issuer-metadata:\n  p:\n    subject-alternative-name-template: \"{{.a}}\"\n    " +
+			"extension-templates: {build-triger: ~x}\n", "unknown"},
 		"shared by aliases": {"define: &e\n  - ~{a: b}\noidc-issuers:\n  https://a.example.com: *e\n", ""},
 	} {
 		at := strings.IndexByte(c.file, '~')
@@ -198,7 +238,8 @@ func TestRefusesIssuers(t *testing.T) {
 		}
 		for _, p := range all {
 			heads = append(heads, p.Head())
-			found = found || strings.Contains(p.Head(), c.want) && (p.Line == line && p.Column == column || c.want == "")
+			found = found || strings.Contains(p.Head(), c.want) &&
+				(p.Line == line && p.Column == column || c.want == "")
 		}
 		if strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%s: a password is printed: %v", name, err)
@@ -217,8 +258,9 @@ func TestIssuerPaths(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, text := range map[string]string{
-		"id/identity.yaml": "oidc-issuers:\n  https://a.example.com:\n    client-id: x\n    type: email\n    outbound: {ca-bundle: ca.pem, bearer-token-file: token}\n",
-		"id/ca.pem":        "-", "id/token": "-",
+		"id/identity.yaml": "oidc-issuers:\n  https://a.example.com:\n    client-id: x\n    type: email\n    " +
+			"outbound: {ca-bundle: ca.pem, bearer-token-file: token}\n",
+		"id/ca.pem": "-", "id/token": "-",
 		"mayfly.yaml": "identity: {file: id/identity.yaml}\nca: {ephemeral: {}}\nct: {none: {reason: x}}\n",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
@@ -254,8 +296,10 @@ func TestLoadIdentityAndDiff(t *testing.T) {
 	if d := config.Diff(*whole, *alone); len(d) != 0 {
 		t.Errorf("%v", d)
 	}
-	other := write(t, identity+caFile+embedded, "oidc-issuers:\n  https://a.example.com:\n    client-id: other\n    type: email\n    legacy-extensions: false\n    max-age: 5m\n"+
-		"    policy: {rules: [{name: a, deny: 'false'}]}\n  https://b.example.com: {client-id: x, type: email}\n")
+	other := write(t, identity+caFile+embedded,
+		"oidc-issuers:\n  https://a.example.com:\n    client-id: other\n    type: email\n    legacy-extensions: "+
+			"false\n    max-age: 5m\n"+
+			"    policy: {rules: [{name: a, deny: 'false'}]}\n  https://b.example.com: {client-id: x, type: email}\n")
 	changed, _, err := config.LoadIdentity(other)
 	if err != nil {
 		t.Fatal(err)
@@ -266,8 +310,10 @@ func TestLoadIdentityAndDiff(t *testing.T) {
 	}
 	const a, b = "oidc-issuers https://a.example.com|", "oidc-issuers https://b.example.com|"
 	want := []string{
-		a + "client-id|sigstore|other", a + "issuer-url|https://a.example.com|", a + "legacy-extensions||false", a + "max-age||5m0s",
-		a + "policy.rules.a.deny||false", a + "policy.rules.a.name||a", b + "||present", b + "client-id||x", b + "type||email",
+		a + "client-id|sigstore|other", a + "issuer-url|https://a.example.com|", a + "legacy-extensions||false",
+		a + "max-age||5m0s",
+		a + "policy.rules.a.deny||false", a + "policy.rules.a.name||a", b + "||present", b + "client-id||x",
+		b + "type||email",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("%s", strings.Join(got, "\n"))

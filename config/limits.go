@@ -35,10 +35,12 @@ const (
 func (l Limits) check() error {
 	var errs []error
 	if l.Requests < 0 || l.Requests > mostRequests {
-		errs = append(errs, fault.BadSetting("is out of range", "write a number from 1 to 131072, or remove it", "limits", "requests"))
+		errs = append(errs, fault.BadSetting("is out of range", "write a number from 1 to 131072, or remove it",
+			"limits", "requests"))
 	}
 	if l.Wait < 0 || l.Wait > longestWait {
-		errs = append(errs, fault.BadSetting("is out of range", "write a duration up to 10s, or remove it", "limits", "wait"))
+		errs = append(errs, fault.BadSetting("is out of range", "write a duration up to 10s, or remove it",
+			"limits", "wait"))
 	}
 	if l.Connections < 0 || l.Connections > mostConnections {
 		errs = append(errs, fault.BadSetting("is out of range", "write a number from 1 to 1048576, or remove it",

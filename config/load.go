@@ -202,5 +202,8 @@ func (t *tree) position(path []string) place {
 // warning adds a warning about a setting of t.
 func (l *loader) warning(t *tree, text string, path ...string) {
 	at := t.position(path)
-	l.warnings = append(l.warnings, Warning{File: t.src.name, Line: at.line, Column: at.column, Text: strings.Join(path, ".") + ": " + text})
+	l.warnings = append(l.warnings, Warning{
+		File: t.src.name, Line: at.line, Column: at.column,
+		Text: strings.Join(path, ".") + ": " + text,
+	})
 }

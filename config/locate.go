@@ -57,7 +57,8 @@ func (c *Config) path() string {
 
 // treeOf returns the file that contains a setting.
 func (c *Config) treeOf(path []string) *tree {
-	if len(path) > 0 && (path[0] == "oidc-issuers" || path[0] == "meta-issuers" || path[0] == "ci-issuer-metadata") && c.issuers != nil {
+	if len(path) > 0 && (path[0] == "oidc-issuers" || path[0] == "meta-issuers" || path[0] == "ci-issuer-metadata") &&
+		c.issuers != nil {
 		return c.issuers
 	}
 	return c.main

@@ -20,7 +20,8 @@ func TestLocate(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := c.Locate(errors.Join(
-		fault.BadSetting("is wrong", "write right", "ca", "file", "key").In(filepath.Join(filepath.Dir(path), "key.pem")),
+		fault.BadSetting("is wrong", "write right", "ca", "file",
+			"key").In(filepath.Join(filepath.Dir(path), "key.pem")),
 		fault.Under(fault.BadSetting("is wrong", "", "client-id"), "oidc-issuers", "https://a.example.com"),
 		errors.New("another"),
 	))
@@ -61,7 +62,8 @@ func TestPlaces(t *testing.T) {
 			t.Fatal(err)
 		}
 		err = c.Locate(c.Places())
-		if (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), "mayfly.yaml:7:12: "+want) || !strings.Contains(err.Error(), "; ")) {
+		if (err == nil) != (want == "") || err != nil &&
+			(!strings.Contains(err.Error(), "mayfly.yaml:7:12: "+want) || !strings.Contains(err.Error(), "; ")) {
 			t.Errorf("%s: %v", text, err)
 		}
 		for _, name := range []string{"deep", "ct", "j"} {
@@ -80,13 +82,19 @@ func TestRestart(t *testing.T) {
 		{base, base, ""},
 		{base, base + "production: false\nclient_algorithms: [ed25519]\n", ""},
 		{base, "listen: {http: \"127.0.0.1:5555\"}\n" + base, ""}, // the default
-		{base, base + "listen: {http: off}\n", "mayfly.yaml:7:16: listen.http: 127.0.0.1:5555 → off; restart to apply it"},
+		{
+			base, base + "listen: {http: off}\n",
+			"mayfly.yaml:7:16: listen.http: 127.0.0.1:5555 → off; restart to apply it",
+		},
 		{base, base + "audit:\n  stdout: true\n", "mayfly.yaml:8:11: audit.stdout: true is new; restart to apply it"},
 		{
 			base + "audit:\n  stdout: true\n", base,
 			"mayfly.yaml:1:1: audit.stdout: true was removed; restart to apply it",
 		},
-		{base, strings.Replace(base, "dir: ct", "lead: 0s, dir: ct", 1), "mayfly.yaml:6:20: ct.embedded.lead: 0s is new; restart to apply it"},
+		{
+			base, strings.Replace(base, "dir: ct", "lead: 0s, dir: ct", 1),
+			"mayfly.yaml:6:20: ct.embedded.lead: 0s is new; restart to apply it",
+		},
 	} {
 		var all [2]*config.Config
 		for i, text := range []string{row.old, row.fresh} {

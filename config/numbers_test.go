@@ -157,7 +157,8 @@ func TestRenewNeedsFiles(t *testing.T) {
 		}
 		err = c.Check()
 		name, _, _ := strings.Cut(backend, ":")
-		if got := err != nil && strings.Contains(err.Error(), "is in ca."+name+", and new keys are made in files only"); got != refused {
+		if got := err != nil && strings.Contains(err.Error(),
+			"is in ca."+name+", and new keys are made in files only"); got != refused {
 			t.Errorf("%s: %v", backend, err)
 		}
 		if !refused && err != nil {

@@ -13,7 +13,8 @@ var (
 )
 
 // Schema returns a JSON Schema (draft 2020-12) for editors: "mayfly" for the configuration, "identity" for the issuer
-// file, "plan" for the plan of a ceremony. It describes keys and types; only [Load] finds contradictions. It returns false for another name.
+// file, "plan" for the plan of a ceremony. It describes keys and types; only [Load] finds contradictions. It returns
+// false for another name.
 func Schema(name string) ([]byte, bool) {
 	switch name {
 	case "mayfly":

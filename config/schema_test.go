@@ -136,7 +136,10 @@ func ownerOf(t reflect.Type, f field) reflect.Type {
 func (g *generator) schema(t reflect.Type) map[string]any {
 	switch {
 	case t == reflect.TypeFor[time.Duration]():
-		return map[string]any{"type": "string", "pattern": `^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$`, "examples": []string{"30s", "24h"}}
+		return map[string]any{
+			"type": "string", "pattern": `^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$`,
+			"examples": []string{"30s", "24h"},
+		}
 	case t.Kind() == reflect.Pointer:
 		return g.schema(t.Elem())
 	case t.Kind() == reflect.Struct:

@@ -91,7 +91,8 @@ func (t *tree) report(n *yaml.Node, what, fix string) {
 func (t *tree) visit(n *yaml.Node) bool {
 	t.visits++
 	if t.visits == maxVisits {
-		t.report(n, fmt.Sprintf("the aliases of this file unfold to more than %d values", maxVisits), "write the values out")
+		t.report(n, fmt.Sprintf("the aliases of this file unfold to more than %d values", maxVisits),
+			"write the values out")
 	}
 	return t.visits < maxVisits
 }
@@ -186,7 +187,8 @@ func (t *tree) mergedEntries(n *yaml.Node, depth int) (out []entry) {
 	for _, one := range sources {
 		block := target(one)
 		if block.Kind != yaml.MappingNode {
-			t.report(one, "\"<<\" merges "+kindOf(block)+", not a block of settings", "write an alias of a block, such as \"<<: *name\"")
+			t.report(one, "\"<<\" merges "+kindOf(block)+", not a block of settings",
+				"write an alias of a block, such as \"<<: *name\"")
 			continue
 		}
 		for _, e := range t.entries(block, depth+1) {

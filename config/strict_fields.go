@@ -38,7 +38,10 @@ func fieldsOf(t reflect.Type) fields {
 		if name == "" || name == "-" {
 			continue
 		}
-		out = append(out, field{name: name, alias: f.Tag.Get("alias"), any: options == "any", gap: options == "gap", index: []int{i}})
+		out = append(out, field{
+			name: name, alias: f.Tag.Get("alias"), any: options == "any",
+			gap: options == "gap", index: []int{i},
+		})
 	}
 	return out
 }

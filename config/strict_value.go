@@ -64,7 +64,8 @@ func (t *tree) number(n *yaml.Node, v reflect.Value, path []string) {
 	}
 	fresh := reflect.New(v.Type())
 	if err := to.Decode(fresh.Interface()); err != nil {
-		t.report(n, fmt.Sprintf("\"%s\" does not hold the number %s", last(path), quoteShort(to.Value)), "write a smaller one")
+		t.report(n, fmt.Sprintf("\"%s\" does not hold the number %s", last(path), quoteShort(to.Value)),
+			"write a smaller one")
 		return
 	}
 	v.Set(fresh.Elem())
@@ -74,7 +75,8 @@ func (t *tree) number(n *yaml.Node, v reflect.Value, path []string) {
 func (t *tree) duration(n *yaml.Node, v reflect.Value, path []string) {
 	to := target(n)
 	if tag := to.ShortTag(); tag == "!!int" || tag == "!!float" {
-		t.report(n, fmt.Sprintf("\"%s\" has no unit", last(path)), fmt.Sprintf("write \"%ss\" for seconds, or ms, m, h", to.Value))
+		t.report(n, fmt.Sprintf("\"%s\" has no unit", last(path)),
+			fmt.Sprintf("write \"%ss\" for seconds, or ms, m, h", to.Value))
 		return
 	}
 	d, err := time.ParseDuration(to.Value)

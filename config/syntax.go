@@ -23,7 +23,8 @@ func (s source) syntax(err error) Problem {
 		return s.problem(at, message, "define the anchor with & before this line")
 	}
 	lines := bytes.SplitAfter(s.data, []byte("\n"))
-	if found := lastGood(len(lines), func(n int) bool { return parses(bytes.Join(lines[:n], nil)) }); found < len(lines) {
+	if found := lastGood(len(lines),
+		func(n int) bool { return parses(bytes.Join(lines[:n], nil)) }); found < len(lines) {
 		line = found + 1
 	}
 	text := s.line(line)
@@ -132,7 +133,8 @@ func tabInIndent(line string) int {
 func plainWords(message, rest string) (what, fix string) {
 	switch {
 	case strings.Contains(message, "escape"):
-		return "an unknown escape after a backslash in this text", "write two backslashes, or put the text in single quotes"
+		return "an unknown escape after a backslash in this text",
+			"write two backslashes, or put the text in single quotes"
 	case strings.HasPrefix(rest, `"`), strings.HasPrefix(rest, "'"):
 		return "this quoted text has no closing quote, or text follows the closing quote",
 			"check the quotes; write every text on one line"
@@ -143,7 +145,8 @@ func plainWords(message, rest string) (what, fix string) {
 	case strings.HasPrefix(rest, "@"), strings.HasPrefix(rest, "`"), strings.HasPrefix(rest, "%"):
 		return "a text cannot start with " + strconv.Quote(rest[:1]) + " without quotes", "put the text in quotes"
 	case strings.Contains(message, "mapping values are not allowed"):
-		return `a second ":" on this line, or the line is indented more than the one it belongs to`, "put text that contains a colon in quotes, and check the indentation"
+		return `a second ":" on this line, or the line is indented more than the one it belongs to`,
+			"put text that contains a colon in quotes, and check the indentation"
 	case strings.Contains(message, "could not find expected ':'"):
 		return `this line is not "key: value"`, `write a colon and a space after the key, and check the indentation`
 	case strings.Contains(message, "did not find expected"):

@@ -109,7 +109,10 @@ func TestPathTags(t *testing.T) {
 		"ct.embedded.witnesses[].public_key", "oidc-issuers.NAME.ca-cert", "meta-issuers.NAME.ca-cert",
 	}
 	looksLikePath := regexp.MustCompile(`(^|[-_.])(file|dir|key|chain|bundle|certificate|trust|journals|trusted_root|ca_cert|ca-cert)$`)
-	kinds := []string{pathRead, pathSecret, pathWrite, pathKept, pathDir, pathOptionalDir, pathPattern, pathLive, pathLiveSecret}
+	kinds := []string{
+		pathRead, pathSecret, pathWrite, pathKept, pathDir, pathOptionalDir, pathPattern,
+		pathLive, pathLiveSecret,
+	}
 	look := func(path string, f reflect.StructField) {
 		for _, again := range []string{"ca.chains[].", "ca.rotation.renew.parent.", "experimental.mldsa_chain."} {
 			if rest, ok := strings.CutPrefix(path, again); ok && rest != "name" {

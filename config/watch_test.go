@@ -45,7 +45,8 @@ func TestWatch(t *testing.T) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		config.Watch(ctx, config.WatchOptions{Files: files, Known: known, Every: 200 * time.Millisecond}, func() { changes <- struct{}{} })
+		config.Watch(ctx, config.WatchOptions{Files: files, Known: known, Every: 200 * time.Millisecond},
+			func() { changes <- struct{}{} })
 	}()
 	seen := func(what string) {
 		t.Helper()
@@ -104,7 +105,8 @@ func TestWatchBesideALog(t *testing.T) {
 	changes, ended := make(chan struct{}, 1), make(chan struct{})
 	go func() {
 		defer close(ended)
-		config.Watch(ctx, config.WatchOptions{Files: files, Known: known, Every: time.Hour}, func() { changes <- struct{}{} })
+		config.Watch(ctx, config.WatchOptions{Files: files, Known: known, Every: time.Hour},
+			func() { changes <- struct{}{} })
 	}()
 	writing, stopped := context.WithCancel(t.Context())
 	var lines sync.WaitGroup
@@ -149,7 +151,8 @@ func TestWatchChangedBefore(t *testing.T) {
 	changes, ended := make(chan struct{}, 16), make(chan struct{})
 	go func() {
 		defer close(ended)
-		config.Watch(ctx, config.WatchOptions{Files: files, Known: known, Every: time.Hour}, func() { changes <- struct{}{} })
+		config.Watch(ctx, config.WatchOptions{Files: files, Known: known, Every: time.Hour},
+			func() { changes <- struct{}{} })
 	}()
 	select {
 	case <-changes:

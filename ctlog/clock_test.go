@@ -56,7 +56,8 @@ func TestOurClockIsWrong(t *testing.T) {
 			}
 			entries := len(a.Entries()) + len(b.Entries())
 			_, err := s.Submit(t.Context(), ca.precert(t))
-			if e := fault.From(err); e.Reason != fault.NotReady || !near(e.Meta["cause"], row.want) || len(a.Entries())+len(b.Entries()) != entries {
+			if e := fault.From(err); e.Reason != fault.NotReady || !near(e.Meta["cause"], row.want) ||
+				len(a.Entries())+len(b.Entries()) != entries {
 				t.Errorf("%+v, and %d entries more", e, len(a.Entries())+len(b.Entries())-entries)
 			}
 			a.SetSkew(0)
@@ -149,10 +150,12 @@ func TestLogsDisagree(t *testing.T) {
 			})
 			watch(t, s, ca.root)
 			eventually(t, "a sample of both", func() bool { // their Date
-				return !math.IsNaN(gauge(t, s, "mayfly_ctlog_clock_offset_seconds a")) && !math.IsNaN(gauge(t, s, "mayfly_ctlog_clock_offset_seconds b"))
+				return !math.IsNaN(gauge(t, s, "mayfly_ctlog_clock_offset_seconds a")) &&
+					!math.IsNaN(gauge(t, s, "mayfly_ctlog_clock_offset_seconds b"))
 			})
 			for range 5 {
-				if _, err := s.Submit(t.Context(), ca.precert(t)); fault.From(err).Reason != fault.LogUnavailable || s.Clock() != nil {
+				if _, err := s.Submit(t.Context(), ca.precert(t)); fault.From(err).Reason != fault.LogUnavailable ||
+					s.Clock() != nil {
 					t.Errorf("%v, clock %v", err, s.Clock())
 				}
 			}

@@ -49,7 +49,8 @@ func signer(t testing.TB, raw []byte, p tbs.Precertificate, configured []ctlog.L
 		if err != nil {
 			t.Fatal(err)
 		}
-		if s.LogID == sha256.Sum256(spki) && s.Verify(m.Key, p.Entry) == nil && time.Since(s.Time()).Abs() < time.Minute {
+		if s.LogID == sha256.Sum256(spki) && s.Verify(m.Key, p.Entry) == nil &&
+			time.Since(s.Time()).Abs() < time.Minute {
 			return m.Name
 		}
 	}

@@ -47,8 +47,10 @@ func newAuthority(t testing.TB) authority {
 	t.Helper()
 	key := newKey(t, elliptic.P256())
 	c := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "lab root"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "lab root"}, IsCA: true,
+		BasicConstraintsValid: true,
+		NotBefore:             time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		KeyUsage: x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, c, c, key.Public(), key)
 	if err != nil {
@@ -73,8 +75,9 @@ func (a authority) precert(t testing.TB) tbs.Precertificate {
 	_, _ = rand.Read(serial[1:])
 	from := time.Now().UTC().Truncate(time.Second).Add(-30 * time.Second)
 	body, err := tbs.New(tbs.Template{
-		Serial: serial, SignatureAlgorithm: algECDSA, Issuer: a.root.RawSubject, NotBefore: from, NotAfter: from.Add(10 * time.Minute),
-		SPKI: spki, SubjectKeyID: []byte("12345678901234567890"),
+		Serial: serial, SignatureAlgorithm: algECDSA, Issuer: a.root.RawSubject, NotBefore: from,
+		NotAfter: from.Add(10 * time.Minute),
+		SPKI:     spki, SubjectKeyID: []byte("12345678901234567890"),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -155,7 +158,10 @@ func (l *logLab) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			panic(err)
 		}
 		sig := append([]byte{s.Hash, s.Sig, byte(len(s.Signature) >> 8), byte(len(s.Signature))}, s.Signature...)
-		return map[string]any{"sct_version": 0, "id": s.LogID[:], "timestamp": s.Timestamp, "extensions": base64.StdEncoding.EncodeToString(s.Extensions), "signature": sig}
+		return map[string]any{
+			"sct_version": 0, "id": s.LogID[:], "timestamp": s.Timestamp,
+			"extensions": base64.StdEncoding.EncodeToString(s.Extensions), "signature": sig,
+		}
 	}
 	if a := l.answer.Load(); a != nil && *a != nil {
 		(*a)(w, r, honest)
@@ -196,7 +202,10 @@ func signSCT(key *ecdsa.PrivateKey, e tbs.Entry, change edit) (tbs.SCT, error) {
 	if err != nil {
 		return tbs.SCT{}, err
 	}
-	s := tbs.SCT{LogID: sha256.Sum256(spki), Timestamp: uint64(time.Now().UnixMilli()), Extensions: []byte{0, 0, 5, 1, 2, 3, 4, 5}, Hash: 4, Sig: 3}
+	s := tbs.SCT{
+		LogID: sha256.Sum256(spki), Timestamp: uint64(time.Now().UnixMilli()),
+		Extensions: []byte{0, 0, 5, 1, 2, 3, 4, 5}, Hash: 4, Sig: 3,
+	}
 	if change != nil {
 		change(&s, &e)
 	}

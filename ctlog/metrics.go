@@ -28,8 +28,9 @@ func newMetrics(s *Set) *metrics {
 		}, []string{"log"}),
 	}
 	m.checks = prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Name:    "mayfly_ctlog_check_seconds",
-		Help:    "Time of a request in the background, by log, by what is read (roots, head) and by result (ok, failed).",
+		Name: "mayfly_ctlog_check_seconds",
+		Help: "Time of a request in the background, by log, by what is read (roots, head) and " +
+			"by result (ok, failed).",
 		Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2, 4},
 	}, []string{"log", "check", "result"})
 	m.offset = prometheus.NewGaugeVec(prometheus.GaugeOpts{
@@ -70,7 +71,8 @@ func stateGauges(l *logState) []prometheus.Collector {
 	}
 	if l.Detached {
 		all = append(all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "mayfly_ctlog_background_queue_entries", Help: "Precertificates that wait for a log whose SCTs are not embedded.",
+			Name:        "mayfly_ctlog_background_queue_entries",
+			Help:        "Precertificates that wait for a log whose SCTs are not embedded.",
 			ConstLabels: labels,
 		}, func() float64 { return float64(len(l.queue)) }))
 	}

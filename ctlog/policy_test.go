@@ -20,8 +20,15 @@ func TestPolicyCheck(t *testing.T) {
 		want []string
 	}{
 		{"nothing", ctlog.PolicyConfig{}, nil},
-		{"everything", ctlog.PolicyConfig{MinSCTs: 2, MinOperators: 2, Parallel: 3, Stagger: time.Second, Attempt: 2 * time.Second, Budget: 10 * time.Second}, nil},
-		{"less than none", ctlog.PolicyConfig{MinSCTs: -1, MinOperators: -1, Parallel: -1}, []string{"min_scts", "min_operators", "parallel"}},
+		{"everything", ctlog.PolicyConfig{
+			MinSCTs: 2, MinOperators: 2, Parallel: 3, Stagger: time.Second,
+			Attempt: 2 * time.Second, Budget: 10 * time.Second,
+		}, nil},
+		{
+			"less than none",
+			ctlog.PolicyConfig{MinSCTs: -1, MinOperators: -1, Parallel: -1},
+			[]string{"min_scts", "min_operators", "parallel"},
+		},
 		{"more operators than SCTs", ctlog.PolicyConfig{MinSCTs: 2, MinOperators: 3}, []string{"min_operators"}},
 		{"operators of one SCT", ctlog.PolicyConfig{MinOperators: 2}, []string{"min_operators"}},
 		{"too few at once", ctlog.PolicyConfig{MinSCTs: 3, Parallel: 2}, []string{"parallel"}},
@@ -31,7 +38,11 @@ func TestPolicyCheck(t *testing.T) {
 		{"attempt beyond the budget", ctlog.PolicyConfig{Attempt: 13 * time.Second}, []string{"attempt"}},
 		{"attempt of nothing", ctlog.PolicyConfig{Attempt: time.Millisecond}, []string{"attempt"}},
 		{"no stagger", ctlog.PolicyConfig{Stagger: time.Millisecond}, []string{"stagger"}},
-		{"back in time", ctlog.PolicyConfig{Stagger: -1, Attempt: -1, Budget: -1}, []string{"budget", "attempt", "stagger"}},
+		{
+			"back in time",
+			ctlog.PolicyConfig{Stagger: -1, Attempt: -1, Budget: -1},
+			[]string{"budget", "attempt", "stagger"},
+		},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()

@@ -28,18 +28,39 @@ func TestRace(t *testing.T) {
 		most   time.Duration
 	}{
 		{"both at once", 1, ctlog.PolicyConfig{Stagger: 5 * time.Second}, []int{1, 1, 0}, 1900 * time.Millisecond},
-		{"three at once", 2, ctlog.PolicyConfig{Stagger: 5 * time.Second, Parallel: 3}, []int{1, 1, 1}, 1900 * time.Millisecond},
+		{
+			"three at once", 2,
+			ctlog.PolicyConfig{Stagger: 5 * time.Second, Parallel: 3},
+			[]int{1, 1, 1},
+			1900 * time.Millisecond,
+		},
 		// on a busy machine the second log takes longer than 200 ms
-		{"one after the stagger", 1, ctlog.PolicyConfig{Stagger: 900 * time.Millisecond, Parallel: 1}, []int{1, 1, 0}, 1900 * time.Millisecond},
-		{"one more after the stagger", 2, ctlog.PolicyConfig{Stagger: 200 * time.Millisecond}, []int{1, 1, 1}, 1900 * time.Millisecond},
-		{"two SCTs of three logs", 1, ctlog.PolicyConfig{Stagger: 200 * time.Millisecond, MinSCTs: 2}, []int{1, 1, 1}, 1900 * time.Millisecond},
+		{
+			"one after the stagger", 1,
+			ctlog.PolicyConfig{Stagger: 900 * time.Millisecond, Parallel: 1},
+			[]int{1, 1, 0},
+			1900 * time.Millisecond,
+		},
+		{
+			"one more after the stagger", 2,
+			ctlog.PolicyConfig{Stagger: 200 * time.Millisecond},
+			[]int{1, 1, 1},
+			1900 * time.Millisecond,
+		},
+		{
+			"two SCTs of three logs", 1,
+			ctlog.PolicyConfig{Stagger: 200 * time.Millisecond, MinSCTs: 2},
+			[]int{1, 1, 1},
+			1900 * time.Millisecond,
+		},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			var logs []*ct.Log
 			var configured []ctlog.Log
 			for i := range 3 {
-				l, m := labLog(t, fmt.Sprint(i), ct.Options{Latency: 100 * time.Millisecond}) // time to reach the others
+				// time to reach the others
+				l, m := labLog(t, fmt.Sprint(i), ct.Options{Latency: 100 * time.Millisecond})
 				if i < row.slow {
 					l.SetFault(ct.Hang)
 				}
@@ -130,7 +151,8 @@ func TestOperators(t *testing.T) {
 				got = append(got, signer(t, raw, p, configured))
 			}
 			slices.Sort(got)
-			if diff := cmp.Diff(row.want, got); diff != "" || (err == nil) != (row.want != nil) || time.Since(began) > 3*time.Second {
+			if diff := cmp.Diff(row.want, got); diff != "" || (err == nil) != (row.want != nil) ||
+				time.Since(began) > 3*time.Second {
 				t.Errorf("%v after %s: %s", err, time.Since(began), diff)
 			}
 			for _, name := range row.unasked {
@@ -205,7 +227,8 @@ func TestRate(t *testing.T) {
 	}
 	began = time.Now()
 	_, err := s.Submit(t.Context(), ca.precert(t))
-	if e := fault.From(err); e.Reason != fault.LogUnavailable || e.RetryAfter != 30*time.Second || time.Since(began) > time.Second || !strings.Contains(err.Error(), "over its rate of 0.01") {
+	if e := fault.From(err); e.Reason != fault.LogUnavailable || e.RetryAfter != 30*time.Second ||
+		time.Since(began) > time.Second || !strings.Contains(err.Error(), "over its rate of 0.01") {
 		t.Errorf("%v after %s", err, time.Since(began))
 	}
 	few.Rate = -1
@@ -336,7 +359,8 @@ func TestGranted(t *testing.T) {
 		t.Fatalf("%d grants for %d SCTs, %v", len(grants), len(scts), err)
 	}
 	for i, g := range grants {
-		if !slices.Equal(g.SCT, scts[i]) || g.Log != signer(t, scts[i], p, configured) || !slices.Equal(g.Precertificate.DER, p.DER) {
+		if !slices.Equal(g.SCT, scts[i]) || g.Log != signer(t, scts[i], p, configured) ||
+			!slices.Equal(g.Precertificate.DER, p.DER) {
 			t.Errorf("grant %d is of log %s", i, g.Log)
 		}
 	}
@@ -452,7 +476,8 @@ func TestHealth(t *testing.T) {
 			t.Parallel()
 			s := newSet(t, ctlog.Options{Logs: row.configured, Policy: row.policy})
 			s.Quarantine(row.quarantined, "x")
-			if err := s.Health(); (err == nil) != (row.want == "") || err != nil && !strings.Contains(err.Error(), row.want) {
+			if err := s.Health(); (err == nil) != (row.want == "") ||
+				err != nil && !strings.Contains(err.Error(), row.want) {
 				t.Errorf("%v, want %q", err, row.want)
 			}
 		})

@@ -184,7 +184,8 @@ func TestRetryOfTheSameLog(t *testing.T) {
 			began := time.Now()
 			scts, err := newSet(t, ctlog.Options{Logs: []ctlog.Log{l.asLog(t, "lab")}}).Submit(t.Context(),
 				newAuthority(t).precert(t))
-			if took := time.Since(began); err != nil || len(scts) != 1 || took < row.least || took > row.least+time.Second {
+			if took := time.Since(began); err != nil || len(scts) != 1 || took < row.least ||
+				took > row.least+time.Second {
 				t.Errorf("%d SCTs, %v after %s", len(scts), err, took)
 			}
 		})
@@ -196,7 +197,12 @@ func TestBudget(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
 	t.Cleanup(func() { close(release) })
-	deaf := submitterFunc(func(context.Context, tbs.Precertificate) ([]byte, error) { <-release; return nil, errors.New("late") })
+	deaf := submitterFunc(func(context.Context, tbs.Precertificate) ([]byte,
+		error,
+	) {
+		<-release
+		return nil, errors.New("late")
+	})
 	s := newSet(t, ctlog.Options{
 		Logs:   []ctlog.Log{{Name: "deaf", Key: newLog(t).key.Public(), Submitter: deaf}},
 		Policy: ctlog.PolicyConfig{Attempt: 100 * time.Millisecond, Budget: 300 * time.Millisecond},
@@ -400,7 +406,8 @@ func TestCollectors(t *testing.T) {
 		}
 	}
 	want := map[string]float64{
-		"mayfly_ctlog_attempts_total bad refused": 1, "mayfly_ctlog_attempts_total good accepted": 1, "mayfly_ctlog_attempt_seconds bad": 1,
+		"mayfly_ctlog_attempts_total bad refused": 1, "mayfly_ctlog_attempts_total good accepted": 1,
+		"mayfly_ctlog_attempt_seconds bad":  1,
 		"mayfly_ctlog_attempt_seconds good": 1, "mayfly_ctlog_usable_ratio bad": 1, "mayfly_ctlog_usable_ratio good": 1,
 		"mayfly_ctlog_benched_ratio bad": 0, "mayfly_ctlog_benched_ratio good": 0,
 		"mayfly_ctlog_clock_offset_seconds good": 0, "mayfly_ctlog_clock_offset_seconds bad": 0,

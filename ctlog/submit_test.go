@@ -113,7 +113,9 @@ func faultTable(t *testing.T) []faultRow {
 			want: ctlog.Garbled, calls: 3,
 			text: "longer than 65536 bytes",
 		},
-		{name: "huge body of an error", answer: func(w http.ResponseWriter, _ *http.Request, _ func(edit) map[string]any) {
+		{name: "huge body of an error", answer: func(w http.ResponseWriter, _ *http.Request,
+			_ func(edit) map[string]any,
+		) {
 			w.WriteHeader(http.StatusInternalServerError)
 			_, _ = w.Write(bytes.Repeat([]byte("a"), 65<<10))
 		}, want: ctlog.Garbled, calls: 3},

@@ -66,7 +66,8 @@ func TestWatchSeveralRoots(t *testing.T) {
 	s.Watch(ctx, ca.root, next.root)
 	id := func(c *x509.Certificate) string { return fmt.Sprintf("%x", sha256.Sum256(c.Raw)) }
 	until(t, s, "one root lacks", func(st ctlog.Status) bool {
-		return st.OK && strings.Contains(st.Warning, id(next.root)) && !strings.Contains(st.Warning, id(ca.root)) && strings.Contains(st.Warning, "of that chain")
+		return st.OK && strings.Contains(st.Warning, id(next.root)) && !strings.Contains(st.Warning, id(ca.root)) &&
+			strings.Contains(st.Warning, "of that chain")
 	})
 	if st := s.Status()[1]; st.Warning != "" {
 		t.Errorf("status of the other log is %+v", st)

@@ -100,15 +100,19 @@ func (b banner) lines(s *strings.Builder, st terminal.Style, a addresses) {
 		"echo hello > hello.txt",
 		sslCert+"cosign sign-blob --yes --signing-config "+b.file("signing_config.json")+" --trusted-root "+root+
 			" --identity-token \"$TOKEN\" --bundle hello.bundle.json hello.txt",
-		"cosign verify-blob --trusted-root "+root+" --bundle hello.bundle.json --certificate-identity alice@example.com"+
+		"cosign verify-blob --trusted-root "+root+
+			" --bundle hello.bundle.json --certificate-identity alice@example.com"+
 			" --certificate-oidc-issuer "+b.state.Issuer+" --insecure-ignore-tlog --use-signed-timestamps hello.txt",
-		exe+" verify hello.bundle.json --trusted-root "+root+" --artifact hello.txt --identity alice@example.com --issuer "+b.state.Issuer+" --no-rekor",
+		exe+" verify hello.bundle.json --trusted-root "+root+
+			" --artifact hello.txt --identity alice@example.com --issuer "+b.state.Issuer+" --no-rekor",
 		st.Dim("# There is no Rekor here, hence --insecure-ignore-tlog and --no-rekor. Because of the timestamp, the "+
 			"signature verifies after the certificate has expired."))
 	section("The API",
 		"curl -s"+cacert+" "+url+"/api/v2/configuration",
 		"openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -subj / -out csr.pem",
-		"curl -s"+cacert+" "+url+"/api/v2/signingCert -H \"Authorization: Bearer $TOKEN\" -d \"{\\\"certificateSigningRequest\\\": \\\"$(base64 < csr.pem | tr -d '\\n')\\\"}\"")
+		"curl -s"+cacert+" "+url+
+			"/api/v2/signingCert -H \"Authorization: Bearer $TOKEN\" -d \"{\\\"certificateSigningRequest\\\": "+
+			"\\\"$(base64 < csr.pem | tr -d '\\n')\\\"}\"")
 	if b.listeners.GRPC != nil {
 		how := "-plaintext"
 		if b.flags.TLS {

@@ -37,7 +37,9 @@ func (s *State) Path(name string) string { return filepath.Join(s.dir, name) }
 func ReadState(dir string) (*State, error) {
 	data, err := os.ReadFile(filepath.Join(dir, "state.json"))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s contains no development CA; start one with \"mayfly dev --dir %s\" or name its directory with --dir", dir, dir)
+		return nil,
+			fmt.Errorf("%s contains no development CA; start one with \"mayfly dev --dir %s\" or name "+
+				"its directory with --dir", dir, dir)
 	}
 	if err != nil {
 		return nil, err
@@ -131,7 +133,8 @@ func (s *State) prepare(a addresses, tls bool) error {
 	if err := s.complete(); err != nil {
 		return err
 	}
-	identity := fmt.Sprintf("oidc-issuers:\n  %q:\n    issuer-url: %q\n    client-id: sigstore\n    type: email\n", s.Issuer, s.Issuer)
+	identity := fmt.Sprintf("oidc-issuers:\n  %q:\n    issuer-url: %q\n    client-id: sigstore\n    type: email\n",
+		s.Issuer, s.Issuer)
 	if err := durable.WriteFile(s.Path("identity.yaml"), []byte(identity), 0o644); err != nil {
 		return err
 	}

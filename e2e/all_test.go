@@ -15,8 +15,9 @@ import (
 // TestAll runs every client of the table. "make e2e-all" runs them one by one and saves the results.
 func TestAll(t *testing.T) {
 	tests := map[string]func(*environment){
-		"cosign": cosignClient, "sigstore-go": sigstoreGoClient, "sigstore-js": sigstoreJS, "sigstore-python": sigstorePython,
-		"sigstore-java": sigstoreJava, "sigstore-rs": sigstoreRust, "gitsign": gitsign,
+		"cosign": cosignClient, "sigstore-go": sigstoreGoClient, "sigstore-js": sigstoreJS,
+		"sigstore-python": sigstorePython,
+		"sigstore-java":   sigstoreJava, "sigstore-rs": sigstoreRust, "gitsign": gitsign,
 		"kubernetes-release": kubernetesRelease, "admission": admission, "slsa": slsaProvenance,
 		"kubernetes-account": kubernetesAccount, "spiffe": spiffeWorkload,
 	}
@@ -56,7 +57,10 @@ func (w *environment) start(o environmentOptions) {
 		o.identity = lab.EmailIssuer(w.oidc.URL)
 	}
 	log := w.TesseraCT(pki.RootFile)
-	ca := w.Serve(lab.ServeOptions{Name: "ca", PKI: pki, CT: lab.RemoteLog(log), Identity: o.identity, OnePort: o.onePort})
+	ca := w.Serve(lab.ServeOptions{
+		Name: "ca", PKI: pki, CT: lab.RemoteLog(log), Identity: o.identity,
+		OnePort: o.onePort,
+	})
 	w.serveCase = serveCase{
 		ca: ca, log: log, pki: pki, services: services, oidc: w.oidc,
 		signer: signer{lab: w.Lab, issuer: w.oidc.URL, trust: w.Trust(lab.TrustOptions{

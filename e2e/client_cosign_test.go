@@ -19,7 +19,10 @@ func (w *environment) registry() string {
 	w.Helper()
 	w.Need("crane")
 	address := w.Address()
-	w.Start("registry", lab.Command{Name: "crane", Args: []string{"registry", "serve", "--address", address, "--disk", w.Mkdir("registry")}},
+	w.Start("registry", lab.Command{
+		Name: "crane",
+		Args: []string{"registry", "serve", "--address", address, "--disk", w.Mkdir("registry")},
+	},
 		func(ctx context.Context) error { return lab.GetOK(ctx, "http://"+address+"/v2/") })
 	return address
 }
@@ -27,9 +30,15 @@ func (w *environment) registry() string {
 // image pushes a small image and returns its reference by digest.
 func (w *environment) image(registry, name string) string {
 	w.Helper()
-	w.Run(lab.Command{Name: "tar", Args: []string{"-cf", "layer.tar", w.relative(w.Write("app.txt", "an application\n"))}})
+	w.Run(lab.Command{Name: "tar", Args: []string{
+		"-cf", "layer.tar",
+		w.relative(w.Write("app.txt", "an application\n")),
+	}})
 	ref := registry + "/" + name
-	w.Run(lab.Command{Name: "crane", Args: []string{"append", "--insecure", "--new_layer", "layer.tar", "--new_tag", ref}})
+	w.Run(lab.Command{Name: "crane", Args: []string{
+		"append", "--insecure", "--new_layer", "layer.tar",
+		"--new_tag", ref,
+	}})
 	digest := strings.TrimSpace(w.Run(lab.Command{Name: "crane", Args: []string{"digest", "--insecure", ref}}).Stdout)
 	return strings.Split(ref, ":v")[0] + "@" + digest
 }
@@ -38,7 +47,10 @@ func (w *environment) relative(path string) string { return strings.TrimPrefix(p
 
 // cosignImage returns a cosign command for an image in the registry, with the trusted root of the test environment.
 func (w *environment) cosignImage(command, ref string, extra ...string) lab.Command {
-	args := []string{command, "--allow-insecure-registry", "--allow-http-registry", "--trusted-root", w.trust.TrustedRoot}
+	args := []string{
+		command, "--allow-insecure-registry", "--allow-http-registry", "--trusted-root",
+		w.trust.TrustedRoot,
+	}
 	if command == "sign" || command == "attest" {
 		args = append(args, "--yes", "--signing-config", w.trust.SigningConfig)
 	}
@@ -65,9 +77,11 @@ func cosignClient(w *environment) {
 	w.proven("container image in a registry")
 
 	predicate := w.Write("predicate.json", `{"builder":{"id":"https://builder.example.com"}}`)
-	w.Run(w.cosignImage("attest", ref, "--predicate", predicate, "--type", "https://example.com/predicate/v1", "--identity-token", w.oidc.Email("alice@example.com")))
+	w.Run(w.cosignImage("attest", ref, "--predicate", predicate, "--type", "https://example.com/predicate/v1",
+		"--identity-token", w.oidc.Email("alice@example.com")))
 	w.Run(w.cosignImage("verify-attestation", ref, append(alice, "--type", "https://example.com/predicate/v1")...))
-	w.RunFails(w.cosignImage("verify-attestation", ref, append(bob, "--type", "https://example.com/predicate/v1")...), "")
+	w.RunFails(w.cosignImage("verify-attestation", ref, append(bob, "--type", "https://example.com/predicate/v1")...),
+		"")
 	w.proven("attestation of an image")
 
 	w.interactive()
@@ -78,7 +92,10 @@ func cosignClient(w *environment) {
 func (w *environment) interactive() {
 	w.Helper()
 	dev := w.Dev(w.Path("dev"))
-	s := signer{lab: w.Lab, issuer: dev.Issuer, trust: lab.Trust{TrustedRoot: dev.Dir + "/trusted_root.json", SigningConfig: dev.Dir + "/signing_config.json"}}
+	s := signer{
+		lab: w.Lab, issuer: dev.Issuer,
+		trust: lab.Trust{TrustedRoot: dev.Dir + "/trusted_root.json", SigningConfig: dev.Dir + "/signing_config.json"},
+	}
 	b := newBlob(w.Lab, "interactive")
 	cosign := w.Spawn("cosign-interactive", s.cosignSign(b))
 	code := regexp.MustCompile(`verification code ([A-Z0-9]{4}-[A-Z0-9]{4}) in your browser`)
@@ -107,7 +124,8 @@ func (w *environment) interactive() {
 	}
 	w.Run(s.cosignVerify(b, "alice@example.com", "--insecure-ignore-tlog"))
 	w.Run(lab.Command{Name: "mayfly", Args: []string{
-		"verify", b.bundle, "--trusted-root", s.trust.TrustedRoot, "--artifact", b.file, "--identity", "alice@example.com", "--issuer", dev.Issuer, "--no-rekor",
+		"verify", b.bundle, "--trusted-root", s.trust.TrustedRoot, "--artifact", b.file, "--identity",
+		"alice@example.com", "--issuer", dev.Issuer, "--no-rekor",
 	}})
 	w.proven("interactive sign-in (device flow) with `mayfly dev`")
 }

@@ -20,17 +20,21 @@ func sigstoreJS(w *environment) {
 	token := w.Write("token", w.oidc.Email("alice@example.com"))
 	w.Run(node("sign.mjs", w.trust.SigningConfig, token, b.file, b.bundle))
 	w.Run(node("verify.mjs", w.trust.TrustedRoot, b.bundle, b.file, "alice@example.com", w.oidc.URL))
-	w.RunFails(node("verify.mjs", w.trust.TrustedRoot, b.bundle, b.file, "bob@example.com", w.oidc.URL), "certificate identity")
+	w.RunFails(node("verify.mjs", w.trust.TrustedRoot, b.bundle, b.file, "bob@example.com", w.oidc.URL),
+		"certificate identity")
 	w.Run(w.cosignVerify(b, "alice@example.com"))
 	w.checkBundle(w.Lab, b)
 	w.proven("blob, also verified by cosign")
 
 	// Rekor v2.3.0 refuses the DSSE entries of this client, so an attestation has a timestamp and no entry.
-	statement := w.Write("statement.json", `{"_type":"https://in-toto.io/Statement/v1","subject":[{"name":"pkg:npm/example@1.0.0","digest":{"sha512":"00"}}],`+
-		`"predicateType":"https://slsa.dev/provenance/v1","predicate":{"buildDefinition":{"buildType":"https://slsa-framework.github.io/github-actions-buildtypes/workflow/v1"}}}`)
-	w.Run(node("sign.mjs", w.withoutRekor(), token, statement, w.Path("provenance.json"), "application/vnd.in-toto+json"))
+	statement := w.Write("statement.json",
+		`{"_type":"https://in-toto.io/Statement/v1","subject":[{"name":"pkg:npm/example@1.0.0","digest":{"sha512":"00"}}],`+
+			`"predicateType":"https://slsa.dev/provenance/v1","predicate":{"buildDefinition":{"buildType":"https://slsa-framework.github.io/github-actions-buildtypes/workflow/v1"}}}`)
+	w.Run(node("sign.mjs", w.withoutRekor(), token, statement, w.Path("provenance.json"),
+		"application/vnd.in-toto+json"))
 	w.Run(node("verify.mjs", w.trust.TrustedRoot, w.Path("provenance.json"), "-", "alice@example.com", w.oidc.URL, "0"))
-	w.RunFails(node("verify.mjs", w.trust.TrustedRoot, w.Path("provenance.json"), "-", "bob@example.com", w.oidc.URL, "0"), "certificate identity")
+	w.RunFails(node("verify.mjs", w.trust.TrustedRoot, w.Path("provenance.json"), "-", "bob@example.com", w.oidc.URL,
+		"0"), "certificate identity")
 	w.proven("npm provenance bundle (timestamp, no Rekor entry)")
 }
 
@@ -54,8 +58,9 @@ func (w *environment) withoutRekor() string {
 func (w *environment) trustConfig() string {
 	w.Helper()
 	data, err := json.Marshal(map[string]any{
-		"mediaType":   "application/vnd.dev.sigstore.clienttrustconfig.v0.1+json",
-		"trustedRoot": json.RawMessage(w.Read(w.trust.TrustedRoot)), "signingConfig": json.RawMessage(w.Read(w.trust.SigningConfig)),
+		"mediaType":     "application/vnd.dev.sigstore.clienttrustconfig.v0.1+json",
+		"trustedRoot":   json.RawMessage(w.Read(w.trust.TrustedRoot)),
+		"signingConfig": json.RawMessage(w.Read(w.trust.SigningConfig)),
 	})
 	if err != nil {
 		w.Fatal(err)
@@ -65,14 +70,16 @@ func (w *environment) trustConfig() string {
 
 func sigstorePython(w *environment) {
 	w.start(environmentOptions{})
-	dir := w.Project("clients/python", "sh", "-c", "python3 -m venv venv && venv/bin/pip install --quiet --requirement requirements.txt")
+	dir := w.Project("clients/python", "sh", "-c",
+		"python3 -m venv venv && venv/bin/pip install --quiet --requirement requirements.txt")
 	trust := w.trustConfig()
 	run := func(args ...string) lab.Command {
 		return lab.Command{Name: dir + "/venv/bin/sigstore", Args: append([]string{"--trust-config", trust}, args...)}
 	}
 	b := newBlob(w.Lab, "example-1.0.0.tar.gz")
 	verify := func(identity string) lab.Command {
-		return run("verify", "identity", "--bundle", b.bundle, "--cert-identity", identity, "--cert-oidc-issuer", w.oidc.URL, b.file)
+		return run("verify", "identity", "--bundle", b.bundle, "--cert-identity", identity, "--cert-oidc-issuer",
+			w.oidc.URL, b.file)
 	}
 	w.Run(run("sign", "--identity-token", w.oidc.Email("alice@example.com"), "--bundle", b.bundle, b.file))
 	w.Run(verify("alice@example.com"))
@@ -87,14 +94,22 @@ func sigstoreJava(w *environment) {
 	// This client connects with gRPC over TLS to the host and port of the CA's URL. It needs one port for both
 	// protocols, behind a TLS proxy.
 	front, certificate := w.TLS(w.ca.URL)
-	w.trust = w.Trust(lab.TrustOptions{Name: "trust-java", CA: front, ChainFile: w.pki.ChainFile, OIDC: w.oidc.URL, Log: w.log, Services: w.services})
+	w.trust = w.Trust(lab.TrustOptions{
+		Name: "trust-java", CA: front, ChainFile: w.pki.ChainFile, OIDC: w.oidc.URL,
+		Log: w.log, Services: w.services,
+	})
 	store := w.Path("store.p12")
 	w.Run(lab.Command{Name: "keytool", Args: []string{
-		"-importcert", "-noprompt", "-alias", "front", "-file", w.Write("front.pem", certificate), "-keystore", store, "-storetype", "PKCS12", "-storepass", "changeit",
+		"-importcert", "-noprompt", "-alias", "front", "-file", w.Write("front.pem", certificate), "-keystore", store,
+		"-storetype", "PKCS12", "-storepass", "changeit",
 	}})
 	dir := w.Project("clients/java", "mvn", "-q", "-B", "package", "dependency:copy-dependencies")
 	java := func(args ...string) lab.Command {
-		return lab.Command{Name: "java", Args: append([]string{"-Djavax.net.ssl.trustStore=" + store, "-Djavax.net.ssl.trustStorePassword=changeit", "-cp", dir + "/target/classes:" + dir + "/target/dependency/*", "Client"}, args...)}
+		return lab.Command{Name: "java", Args: append([]string{
+			"-Djavax.net.ssl.trustStore=" + store,
+			"-Djavax.net.ssl.trustStorePassword=changeit", "-cp",
+			dir + "/target/classes:" + dir + "/target/dependency/*", "Client",
+		}, args...)}
 	}
 	// This client cannot write a bundle of a log's first entry (number 0, no hashes), so that another entry is made
 	// first.
@@ -103,7 +118,10 @@ func sigstoreJava(w *environment) {
 	w.Run(first)
 	b := newBlob(w.Lab, "example-1.0.0.jar")
 	// Given a token as text, this client signs the subject as its challenge, so that the subject must be the address.
-	token := w.Write("token", w.oidc.Token(map[string]any{"sub": "alice@example.com", "email": "alice@example.com", "email_verified": true}))
+	token := w.Write("token", w.oidc.Token(map[string]any{
+		"sub": "alice@example.com", "email": "alice@example.com",
+		"email_verified": true,
+	}))
 	w.Run(java("sign", w.trust.TrustedRoot, w.trust.SigningConfig, token, b.file, b.bundle))
 	w.Run(java("verify", w.trust.TrustedRoot, b.file, b.bundle, "alice@example.com", w.oidc.URL))
 	w.RunFails(java("verify", w.trust.TrustedRoot, b.file, b.bundle, "bob@example.com", w.oidc.URL), "")

@@ -21,14 +21,20 @@ func TestDev(t *testing.T) {
 	t.Logf("ready in %s", dev.ReadyIn)
 
 	script := printedLines(t, banner)
-	for _, want := range []string{" dev token ", " request ", " inspect ", "cosign sign-blob", "cosign verify-blob", "curl ", "grpcurl "} {
+	for _, want := range []string{
+		" dev token ", " request ", " inspect ", "cosign sign-blob", "cosign verify-blob",
+		"curl ", "grpcurl ",
+	} {
 		if !strings.Contains(script, want) {
 			t.Errorf("the printed lines have no %q:\n%s", want, script)
 		}
 	}
 	l.Write("lines.sh", "set -eu\n"+script)
 	got := l.Run(lab.Command{Name: "sh", Args: []string{"-x", "lines.sh"}})
-	for _, want := range []string{"Verified OK", "alice@example.com", "signedCertificateEmbeddedSct", "BEGIN CERTIFICATE", dev.Issuer} {
+	for _, want := range []string{
+		"Verified OK", "alice@example.com", "signedCertificateEmbeddedSct",
+		"BEGIN CERTIFICATE", dev.Issuer,
+	} {
 		if !strings.Contains(got.Stdout+got.Stderr, want) {
 			t.Errorf("the printed lines do not show %q:\n%s%s", want, got.Stdout, got.Stderr)
 		}
@@ -62,7 +68,8 @@ func TestDev(t *testing.T) {
 	}
 	l.Run(lab.Command{Name: "cosign", Args: []string{
 		"verify-blob", "--trusted-root", dir + "/trusted_root.json", "--bundle", "hello.bundle.json",
-		"--certificate-identity", "alice@example.com", "--certificate-oidc-issuer", dev.Issuer, "--insecure-ignore-tlog", "hello.txt",
+		"--certificate-identity", "alice@example.com", "--certificate-oidc-issuer", dev.Issuer,
+		"--insecure-ignore-tlog", "hello.txt",
 	}})
 	l.RunFails(lab.Command{Name: "mayfly", Args: []string{"dev", "--dir", dir}}, "in use")
 	taken := strings.TrimPrefix(again.URL, "http://")
@@ -79,7 +86,10 @@ func TestKilledInTheMiddle(t *testing.T) {
 	token := dev.Token(l, "load@example.com")
 	var all []lab.Issued
 	for round, want := range []int{50, 300, 600} {
-		issued := issueUntilKilled(t, load{dev: dev, token: token, challenge: "load@example.com", callers: 16, want: want})
+		issued := issueUntilKilled(t, load{
+			dev: dev, token: token, challenge: "load@example.com",
+			callers: 16, want: want,
+		})
 		t.Logf("round %d: %d certificates before the end", round+1, len(issued))
 		all = append(all, issued...)
 		dev = dev.Again(l)

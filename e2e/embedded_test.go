@@ -43,7 +43,8 @@ func (c embeddedCase) issue(ca *lab.Mayfly, n int) (out []lab.Issued) {
 	c.Helper()
 	client := &http.Client{Timeout: lab.MaxWait}
 	for range n {
-		a, err := lab.RequestCertificate(c.Context(), client, ca.URL, c.issuer.Email("alice@example.com"), "alice@example.com")
+		a, err := lab.RequestCertificate(c.Context(), client, ca.URL, c.issuer.Email("alice@example.com"),
+			"alice@example.com")
 		if err != nil {
 			c.Fatal(err)
 		}
@@ -111,7 +112,8 @@ func TestEmbeddedMigration(t *testing.T) {
 	}
 	address := c.Address()
 	log := &lab.Log{
-		Name: "moved", URL: "http://" + address, Origin: embeddedOrigin, Key: lab.KeyPair{Private: key, Public: dir + "/log.pub.pem"},
+		Name: "moved", URL: "http://" + address, Origin: embeddedOrigin,
+		Key: lab.KeyPair{Private: key, Public: dir + "/log.pub.pem"},
 	}
 	log.Server = c.Start("tesseract", lab.Command{Name: "tesseract", Args: []string{
 		"-listen", address, "-origin", embeddedOrigin, "-dir", dir, "-key", key, "-roots", c.pki.RootFile,
@@ -200,15 +202,19 @@ func TestEmbeddedWitness(t *testing.T) {
 	}
 	logID := sha256.Sum256(block.Bytes)
 	keyID := sha256.Sum256(append([]byte(embeddedOrigin+"\n\x05"), logID[:]...))
-	logs := c.Write("witness/logs.yaml", fmt.Sprintf("Logs:\n  - Origin: %s\n    URL: http://127.0.0.1:1/\n    PublicKey: %s+%x+%s\n",
-		embeddedOrigin, embeddedOrigin, keyID[:4], base64.StdEncoding.EncodeToString(append([]byte{5}, block.Bytes...))))
+	logs := c.Write("witness/logs.yaml",
+		fmt.Sprintf("Logs:\n  - Origin: %s\n    URL: http://127.0.0.1:1/\n    PublicKey: %s+%x+%s\n",
+			embeddedOrigin, embeddedOrigin, keyID[:4],
+			base64.StdEncoding.EncodeToString(append([]byte{5}, block.Bytes...))))
 	key := c.Write("witness/key", w.private)
 	address := c.Address()
 	start := func() *lab.Process {
 		return c.Start("omniwitness", lab.Command{Name: "omniwitness", Args: []string{
-			"--listen", address, "--metrics_listen", "", "--private_key_path", key, "--additional_logs", logs, "--db_file", c.Path("witness", "db"), "--logtostderr",
+			"--listen", address, "--metrics_listen", "", "--private_key_path", key, "--additional_logs", logs,
+			"--db_file", c.Path("witness", "db"), "--logtostderr",
 		}}, func(ctx context.Context) error {
-			req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+address+"/add-checkpoint", strings.NewReader("x"))
+			req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+address+"/add-checkpoint",
+				strings.NewReader("x"))
 			if err != nil {
 				return err
 			}
@@ -235,7 +241,10 @@ func TestEmbeddedWitness(t *testing.T) {
 		c.issue(ca, 2)
 		c.Eventually("cosigned", cosigned(2*n))
 	}
-	log := &lab.Log{Name: "embedded", URL: ca.URL + "/ct", Origin: embeddedOrigin, Key: lab.KeyPair{Public: ca.Dir + "/log/log.pub.pem"}}
+	log := &lab.Log{
+		Name: "embedded", URL: ca.URL + "/ct", Origin: embeddedOrigin,
+		Key: lab.KeyPair{Public: ca.Dir + "/log/log.pub.pem"},
+	}
 	t.Log("log:", c.CheckLog(log))
 
 	witness.Kill()

@@ -64,7 +64,8 @@ type signer struct {
 
 func (s signer) cosignSign(b blob, extra ...string) lab.Command {
 	return lab.Command{Name: "cosign", Args: append([]string{
-		"sign-blob", "--yes", "--signing-config", s.trust.SigningConfig, "--trusted-root", s.trust.TrustedRoot, "--bundle", b.bundle, b.file,
+		"sign-blob", "--yes", "--signing-config", s.trust.SigningConfig, "--trusted-root", s.trust.TrustedRoot,
+		"--bundle", b.bundle, b.file,
 	}, extra...)}
 }
 
@@ -84,7 +85,8 @@ func (s signer) conformanceSign(b blob, token string) lab.Command {
 
 func (s signer) conformanceVerify(b blob, identity string) lab.Command {
 	return lab.Command{Name: "sigstore-go-conformance", Args: []string{
-		"verify-bundle", "--bundle", b.bundle, "--certificate-identity", identity, "--certificate-oidc-issuer", s.issuer,
+		"verify-bundle", "--bundle", b.bundle, "--certificate-identity", identity,
+		"--certificate-oidc-issuer", s.issuer,
 		"--trusted-root", s.trust.TrustedRoot, b.file,
 	}}
 }

@@ -49,8 +49,10 @@ var sameAsFulcio = []struct{ claims, settings string }{
 // claims that would override an operator's settings, and characters that must not appear in a certificate.
 var stricter = map[string]bool{
 	"uri user": true, "uri port": true, "uri dots": true, "username empty": true, "username space": true,
-	"kubernetes no-namespace": true, "kubernetes dots": true, "kubernetes slash": true, "kubernetes upper": true, "kubernetes absent": true,
-	"chainguard-identity dots": true, "github-workflow dots": true, "github-workflow empty-ref": true, "github-workflow control": true, "github-workflow null-sha": true,
+	"kubernetes no-namespace": true, "kubernetes dots": true, "kubernetes slash": true, "kubernetes upper": true,
+	"kubernetes absent":        true,
+	"chainguard-identity dots": true, "github-workflow dots": true, "github-workflow empty-ref": true,
+	"github-workflow control": true, "github-workflow null-sha": true,
 	"github-workflow url-claim": true,
 	"gitlab-pipeline user":      true, "buildkite-job dots": true, "codefresh-workflow no-name": true,
 	"circleci-job no-project": true, "email no-sub": true,
@@ -82,7 +84,10 @@ func TestSameAsFulcio(t *testing.T) {
 		printed := l.Run(lab.Command{Name: "mayfly", Args: []string{"config", "profiles", name}}).Stdout
 		file.WriteString(strings.TrimPrefix(printed, "ci-issuer-metadata:\n"))
 	}
-	ca := l.Serve(lab.ServeOptions{Name: "ca", PKI: l.PKI(), CT: "  none: {reason: \"a comparison of certificates\"}\n", Identity: file.String()})
+	ca := l.Serve(lab.ServeOptions{
+		Name: "ca", PKI: l.PKI(), CT: "  none: {reason: \"a comparison of certificates\"}\n",
+		Identity: file.String(),
+	})
 	fulcio := startFulcio(l, file.String())
 
 	csr := newCSR(t)
@@ -117,13 +122,16 @@ func startFulcio(l *lab.Lab, issuers string) (url string) {
 	rest, grpc, metrics := l.Address(), l.Address(), l.Address()
 	port := func(address string) string { return address[strings.LastIndex(address, ":")+1:] }
 	l.Start("fulcio", lab.Command{Name: "fulcio", Args: []string{
-		"serve", "--ca=ephemeralca", "--host=127.0.0.1", "--grpc-host=127.0.0.1", "--port=" + port(rest), "--grpc-port=" + port(grpc), "--metrics-port=" + port(metrics),
-		"--legacy-unix-domain-socket=@mayfly-e2e-" + port(rest), "--ct-log-url=", "--config-path=" + l.Write("fulcio/identity.yaml", issuers),
+		"serve", "--ca=ephemeralca", "--host=127.0.0.1", "--grpc-host=127.0.0.1", "--port=" + port(rest),
+		"--grpc-port=" + port(grpc), "--metrics-port=" + port(metrics),
+		"--legacy-unix-domain-socket=@mayfly-e2e-" + port(rest), "--ct-log-url=",
+		"--config-path=" + l.Write("fulcio/identity.yaml", issuers),
 	}}, func(ctx context.Context) error { return lab.GetOK(ctx, "http://"+rest+"/healthz") })
 	return "http://" + rest
 }
 
-// goldenClaims reads the claims of a golden file: the sections NAME.json. Hosts that cannot be issuers here become loopback.
+// goldenClaims reads the claims of a golden file: the sections NAME.json. Hosts that cannot be issuers here become
+// loopback.
 func goldenClaims(t *testing.T, name string) map[string]map[string]any {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join("..", "oidc", "testdata", name+".txtar"))
@@ -167,7 +175,10 @@ func newCSR(t *testing.T) []byte {
 // issue returns a certificate, or nil and the answer.
 func issue(t *testing.T, ca, token string, csr []byte) (cert *x509.Certificate, answer string) {
 	t.Helper()
-	body, err := json.Marshal(map[string]any{"credentials": map[string]any{"oidcIdentityToken": token}, "certificateSigningRequest": csr})
+	body, err := json.Marshal(map[string]any{
+		"credentials":               map[string]any{"oidcIdentityToken": token},
+		"certificateSigningRequest": csr,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +214,8 @@ func says(c *x509.Certificate) map[string]string {
 	out := map[string]string{}
 	for _, e := range c.Extensions {
 		oid := e.Id.String()
-		if oid == "2.5.29.17" || oid == "2.5.29.15" || oid == "2.5.29.37" || strings.HasPrefix(oid, "1.3.6.1.4.1.57264.") {
+		if oid == "2.5.29.17" || oid == "2.5.29.15" || oid == "2.5.29.37" ||
+			strings.HasPrefix(oid, "1.3.6.1.4.1.57264.") {
 			text := string(e.Value)
 			if strings.ContainsFunc(text, func(r rune) bool { return r < ' ' }) {
 				text = hex.EncodeToString(e.Value)

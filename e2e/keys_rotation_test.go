@@ -46,7 +46,8 @@ type rotationCase struct {
 	clients      string // folder with the files of the clients
 	front, store string // URL of the CA with TLS, and the trust store of the Java client
 
-	// endsIgnored says that sigstore-python accepts signatures that were made after the end of a chain: 4.5.1 ignores it.
+	// endsIgnored says that sigstore-python accepts signatures that were made after the end of a chain: 4.5.1 ignores
+	// it.
 	endsIgnored bool
 
 	mu       sync.Mutex
@@ -73,10 +74,11 @@ func (a attempt) String() string {
 	return fmt.Sprintf("%s %d of %s", a.client, a.number, a.began.UTC().Format("15:04:05.0"))
 }
 
-// TestKeysRotation follows docs/rotation.md, block by block, while cosign, sigstore-python and sigstore-java sign once a
-// second, with trust files that are some seconds old. No signature fails. Each signature verifies with another client:
-// with the trusted root that was published a propagation delay before the signature, and with the last one. After the
-// last step, the compromise of the first chain, its signatures since then do not verify, and after its withdrawal none. // C3
+// TestKeysRotation follows docs/rotation.md, block by block, while cosign, sigstore-python and sigstore-java sign once
+// a second, with trust files that are some seconds old. No signature fails. Each signature verifies with another
+// client: with the trusted root that was published a propagation delay before the signature, and with the last one.
+// After the last step, the compromise of the first chain, its signatures since then do not verify, and after its
+// withdrawal none. // C3
 func TestKeysRotation(t *testing.T) {
 	for _, name := range []string{"python3", "mvn", "java", "keytool", "openssl"} {
 		if _, err := exec.LookPath(name); err != nil {
@@ -175,7 +177,8 @@ func TestKeysRotation(t *testing.T) {
 	t.Logf("compromise since %s: %s; took %s", since.UTC().Format(time.RFC3339),
 		regexp.MustCompile(`Signed since then.*`).FindString(out.Stdout), time.Since(start).Round(time.Millisecond))
 	clear := slices.DeleteFunc(slices.Clone(made), func(a attempt) bool { // its timestamp may be on either side
-		return a.issuer == "first" && a.began.Before(since.Add(rotationSlack)) && a.done.After(since.Add(-rotationSlack))
+		return a.issuer == "first" && a.began.Before(since.Add(rotationSlack)) &&
+			a.done.After(since.Add(-rotationSlack))
 	})
 	trusted := func(a attempt) bool { return a.issuer == "second" || a.began.Before(since) }
 	r.endsIgnored = true
@@ -423,8 +426,10 @@ func (r *rotationCase) load() func() []attempt {
 		r.python + "/batch.py", "sign", r.client("trust_config.json"), r.client("token"), r.client("python"),
 	}})
 	java := r.Spawn("sigstore-java", lab.Command{Name: "java", Args: []string{
-		"-Djavax.net.ssl.trustStore=" + r.store, "-Djavax.net.ssl.trustStorePassword=changeit", "-XX:+UseSerialGC", "-cp",
-		r.java + "/target/classes:" + r.java + "/target/dependency/*", "Client", "repeat", r.client("trusted_root.json"),
+		"-Djavax.net.ssl.trustStore=" + r.store, "-Djavax.net.ssl.trustStorePassword=changeit",
+		"-XX:+UseSerialGC", "-cp",
+		r.java + "/target/classes:" + r.java + "/target/dependency/*", "Client", "repeat",
+		r.client("trusted_root.json"),
 		r.client("signing_config_tls.json"), r.client("token"), r.client("java"),
 	}})
 	for _, p := range []*lab.Process{python, java} { // a virtual machine that starts is no client yet

@@ -13,8 +13,8 @@ import (
 	"github.com/mayfly-ca/mayfly/e2e/internal/lab"
 )
 
-// TestServe signs and verifies with released clients against "mayfly serve", once per kind of log. Timestamps and Rekor v2
-// are real, and no verification is turned off.
+// TestServe signs and verifies with released clients against "mayfly serve", once per kind of log. Timestamps and Rekor
+// v2 are real, and no verification is turned off.
 func TestServe(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)
@@ -30,7 +30,8 @@ func TestServe(t *testing.T) {
 				ct = func(g *lab.Log) string { return fmt.Sprintf("  embedded: {dir: log, origin: %s}\n", g.Origin) }
 			}
 			ca := l.Serve(lab.ServeOptions{
-				Name: "with-" + log.Name, PKI: pki, CT: ct(log), Identity: lab.EmailIssuer(issuer.URL), OnePort: log == embedded,
+				Name: "with-" + log.Name, PKI: pki, CT: ct(log), Identity: lab.EmailIssuer(issuer.URL),
+				OnePort: log == embedded,
 			})
 			if log == embedded {
 				log.URL, log.Key.Public = ca.URL+"/ct", ca.Dir+"/log/log.pub.pem"
@@ -38,7 +39,8 @@ func TestServe(t *testing.T) {
 			s := serveCase{
 				ca: ca, log: log, pki: pki, services: services, oidc: issuer,
 				signer: signer{lab: l, issuer: issuer.URL, trust: l.Trust(lab.TrustOptions{
-					Name: "trust-" + log.Name, CA: ca.URL, ChainFile: pki.ChainFile, OIDC: issuer.URL, Log: log, Services: services,
+					Name: "trust-" + log.Name, CA: ca.URL, ChainFile: pki.ChainFile, OIDC: issuer.URL, Log: log,
+					Services: services,
 				})},
 			}
 			t.Run("cosign", s.cosign)
@@ -71,7 +73,8 @@ func (s serveCase) checkBundle(l *lab.Lab, b blob) {
 	l.Helper()
 	bundle := l.Bundle(b.bundle)
 	if bundle.Entries != 1 || bundle.Timestamps != 1 {
-		l.Errorf("%s: %d log entries and %d timestamps in the bundle, want one of each", b.bundle, bundle.Entries, bundle.Timestamps)
+		l.Errorf("%s: %d log entries and %d timestamps in the bundle, want one of each", b.bundle, bundle.Entries,
+			bundle.Timestamps)
 	}
 	l.CheckLogged(s.log, lab.Issued{Leaf: bundle.Leaf, Issuer: s.pki.Chain[0]})
 }
@@ -89,7 +92,8 @@ func (s serveCase) cosign(t *testing.T) {
 		t.Run(algorithm, func(t *testing.T) {
 			l := s.lab.For(t)
 			b := newBlob(l, s.log.Name+"-"+algorithm)
-			l.Run(s.cosignSign(b, "--signing-algorithm", algorithm, "--identity-token", s.oidc.Email("alice@example.com")))
+			l.Run(s.cosignSign(b, "--signing-algorithm", algorithm, "--identity-token",
+				s.oidc.Email("alice@example.com")))
 			r := l.Run(s.cosignVerify(b, "alice@example.com"))
 			if !strings.Contains(r.Stderr, "Verified OK") {
 				t.Errorf("cosign says %q", r.Stderr)
@@ -141,7 +145,10 @@ func (s serveCase) refusals(t *testing.T) {
 func (s serveCase) exportedTrust(t *testing.T) {
 	l := s.lab.For(t)
 	dir := l.Path("exported-" + s.log.Name)
-	l.Run(lab.Command{Name: "mayfly", Args: []string{"trust", "export", "--config", s.ca.Dir + "/mayfly.yaml", "--out", dir}})
+	l.Run(lab.Command{Name: "mayfly", Args: []string{
+		"trust", "export", "--config",
+		s.ca.Dir + "/mayfly.yaml", "--out", dir,
+	}})
 	s.trust = lab.Trust{TrustedRoot: dir + "/trusted_root.json", SigningConfig: dir + "/signing_config.json"}
 	b := newBlob(l, s.log.Name+"-exported")
 	token := s.oidc.Email("dave@example.com")
@@ -149,7 +156,8 @@ func (s serveCase) exportedTrust(t *testing.T) {
 	l.Run(s.cosignVerify(b, "dave@example.com", "--insecure-ignore-tlog"))
 	l.RunFails(s.cosignVerify(b, "alice@example.com", "--insecure-ignore-tlog"), "no matching CertificateIdentity")
 	l.Run(lab.Command{Name: "mayfly", Args: []string{
-		"request", "--url", s.ca.URL, "--trusted-root", s.trust.TrustedRoot, "--token-file", l.Write(s.log.Name+"-token", token),
+		"request", "--url", s.ca.URL, "--trusted-root", s.trust.TrustedRoot, "--token-file",
+		l.Write(s.log.Name+"-token", token),
 	}})
 }
 
@@ -160,7 +168,8 @@ func (s serveCase) logGone(t *testing.T) {
 	client := &http.Client{Timeout: lab.MaxWait}
 	request := func() lab.Answer {
 		t.Helper()
-		a, err := lab.RequestCertificate(t.Context(), client, s.ca.URL, s.oidc.Email("erin@example.com"), "erin@example.com")
+		a, err := lab.RequestCertificate(t.Context(), client, s.ca.URL, s.oidc.Email("erin@example.com"),
+			"erin@example.com")
 		if err != nil {
 			t.Fatal(err)
 		}

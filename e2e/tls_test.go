@@ -62,7 +62,8 @@ func TestACME(t *testing.T) {
 		return string(data), err
 	}
 	acme := l.Start("pebble", lab.Command{
-		Name: "pebble", Args: []string{"-config", config, "-dnsserver", dns, "-strict"}, Env: []string{"PEBBLE_VA_NOSLEEP=1"},
+		Name: "pebble", Args: []string{"-config", config, "-dnsserver", dns, "-strict"},
+		Env: []string{"PEBBLE_VA_NOSLEEP=1"},
 	}, func(context.Context) error { _, err := get(insecure, "https://"+directory+"/dir"); return err })
 	root, err := get(insecure, "https://"+management+"/roots/0")
 	if err != nil {
@@ -101,14 +102,18 @@ ct: {embedded: {dir: log, origin: e2e.test/acme}}
 	}
 	ca := serve()
 	l.Eventually("the certificate of the ACME server is served", answers)
-	a, err := lab.RequestCertificate(l.Context(), client, "https://"+domain, issuer.Email("alice@example.com"), "alice@example.com")
+	a, err := lab.RequestCertificate(l.Context(), client, "https://"+domain, issuer.Email("alice@example.com"),
+		"alice@example.com")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := a.Signed(); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{`mayfly_tls_acme_requests_total{result="success"}`, `mayfly_expiry_timestamp_seconds{kind="tls",name="api"}`} {
+	for _, want := range []string{
+		`mayfly_tls_acme_requests_total{result="success"}`,
+		`mayfly_expiry_timestamp_seconds{kind="tls",name="api"}`,
+	} {
 		l.Eventually(want, func(context.Context) error {
 			if !strings.Contains(string(l.Get("http://"+admin+"/metrics")), want) {
 				return errors.New("is not among the metrics")
@@ -131,9 +136,12 @@ func serverPair(t *testing.T) (certificate, key string) {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "pebble"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "pebble"},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore:   time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true,
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, k.Public(), k)
 	if err != nil {

@@ -25,7 +25,8 @@ func certificate(ctx context.Context, ca *lab.Mayfly, issuer *lab.Issuer) (lab.A
 func severalLogs(policy string, logs ...*lab.Log) string {
 	out := "  logs:\n"
 	for _, g := range logs {
-		out += fmt.Sprintf("    - {name: %s, url: %q, public_key: %s, origin: %q, operator: operator-of-%s, max_merge_delay: 1m}\n",
+		out += fmt.Sprintf("    - {name: %s, url: %q, public_key: %s, origin: %q, operator: operator-of-%s, "+
+			"max_merge_delay: 1m}\n",
 			g.Name, g.URL, g.Key.Public, strings.TrimSpace(g.Origin+" "), g.Name)
 	}
 	out = strings.ReplaceAll(out, `, origin: ""`, "")
@@ -96,7 +97,8 @@ func TestManyLogs(t *testing.T) {
 	refusal, err := answer.Refused()
 	if err != nil || answer.Status != http.StatusServiceUnavailable || answer.Took > 20*time.Second ||
 		len(refusal.Details) == 0 || refusal.Details[0].Reason != "LOG_UNAVAILABLE" {
-		t.Errorf("one log is left of two that are needed: status %d after %s: %s", answer.Status, answer.Took, answer.Body)
+		t.Errorf("one log is left of two that are needed: status %d after %s: %s", answer.Status,
+			answer.Took, answer.Body)
 	}
 	t.Logf("one killed, one stopped: refused after %s", answer.Took.Round(time.Millisecond))
 	b.Server.Continue()
@@ -138,7 +140,8 @@ func TestFullDisks(t *testing.T) {
 	journal := l.SmallDisk("journal", "1m")
 	ca := l.Serve(lab.ServeOptions{
 		Name: "full", PKI: pki, Identity: lab.EmailIssuer(issuer.URL),
-		CT:   severalLogs("{min_scts: 1, stagger: 300ms, attempt: 10s, budget: 18s}", full, good), // a log waits for its checkpoint
+		// a log waits for its checkpoint
+		CT:   severalLogs("{min_scts: 1, stagger: 300ms, attempt: 10s, budget: 18s}", full, good),
 		More: "audit: {file: " + journal + "/journal.jsonl}\n",
 	})
 	one := func(ctx context.Context) (lab.Issued, error) {
@@ -151,7 +154,8 @@ func TestFullDisks(t *testing.T) {
 	fill := func(dir string) (empty func()) {
 		t.Helper()
 		name := filepath.Join(dir, "ballast")
-		_ = exec.CommandContext(t.Context(), "dd", "if=/dev/zero", "of="+name, "bs=4k").Run() // ends when the disk is full
+		// ends when the disk is full
+		_ = exec.CommandContext(t.Context(), "dd", "if=/dev/zero", "of="+name, "bs=4k").Run()
 		return func() {
 			if err := os.Remove(name); err != nil {
 				t.Error(err)
@@ -187,7 +191,8 @@ func TestFullDisks(t *testing.T) {
 			continue // the last page of the file system had room for these records
 		}
 		refusal, err := answer.Refused()
-		if err != nil || answer.Status != http.StatusServiceUnavailable || len(refusal.Details) == 0 || refusal.Details[0].Reason != "JOURNAL_UNAVAILABLE" {
+		if err != nil || answer.Status != http.StatusServiceUnavailable || len(refusal.Details) == 0 ||
+			refusal.Details[0].Reason != "JOURNAL_UNAVAILABLE" {
 			t.Fatalf("the journal's disk is full: status %d: %s", answer.Status, answer.Body)
 		}
 		refused = true
@@ -223,8 +228,9 @@ func TestStolenKey(t *testing.T) {
 	static, rfc := l.TesseraCT(pki.RootFile), l.CTFE(pki.RootFile)
 	ca := l.Serve(lab.ServeOptions{
 		Name: "stolen", PKI: pki, Identity: lab.EmailIssuer(issuer.URL),
-		CT:   severalLogs("{min_scts: 2}", static, rfc) + "  embedded: {dir: log, origin: e2e.test/own}\n",
-		More: fmt.Sprintf("audit:\n  file: journal.jsonl\n  reconcile: {every: 1s}\n  alarm: {webhook: {url: %q}}\n", hook.URL),
+		CT: severalLogs("{min_scts: 2}", static, rfc) + "  embedded: {dir: log, origin: e2e.test/own}\n",
+		More: fmt.Sprintf("audit:\n  file: journal.jsonl\n  reconcile: {every: 1s}\n  alarm: {webhook: {url: %q}}\n",
+			hook.URL),
 	})
 	for range 10 {
 		answer, err := certificate(t.Context(), ca, issuer)
@@ -339,9 +345,11 @@ func TestKilledAtEachStep(t *testing.T) {
 	// itself.
 	for _, calls := range []string{"fsync,fdatasync", "write", "rename,renameat,renameat2,link,linkat"} {
 		for _, n := range []int{1, 2, 3, 5, 8, 12, 17, 23, 30, 40} {
-			ca.Spawned(l, "strace", "-D", "-f", "-qq", "-o", os.DevNull, "-e", "trace="+calls, "-e", fmt.Sprintf("inject=%s:signal=SIGKILL:when=%d", calls, n))
+			ca.Spawned(l, "strace", "-D", "-f", "-qq", "-o", os.DevNull, "-e", "trace="+calls, "-e",
+				fmt.Sprintf("inject=%s:signal=SIGKILL:when=%d", calls, n))
 			received := 0
-			for deadline := time.Now().Add(10 * time.Second); received < 30 && !ca.Ended() && time.Now().Before(deadline); {
+			for deadline := time.Now().Add(10 * time.Second); received < 30 && !ca.Ended() &&
+				time.Now().Before(deadline); {
 				answer, err := certificate(t.Context(), ca, issuer)
 				if err != nil {
 					// not listening yet, or exiting: there is no event of that process to wait for
@@ -367,7 +375,8 @@ func TestKilledAtEachStep(t *testing.T) {
 		l.CheckLogged(own, issued)
 		l.CheckLogged(rfc, issued)
 		l.Run(lab.Command{Name: "mayfly", Args: []string{
-			"audit", "query", ca.Dir + "/journal.jsonl", "--result", "issued", "--serial", fmt.Sprintf("%040x", issued.Leaf.SerialNumber), "--json",
+			"audit", "query", ca.Dir + "/journal.jsonl", "--result", "issued", "--serial",
+			fmt.Sprintf("%040x", issued.Leaf.SerialNumber), "--json",
 		}})
 	}
 	ca.Stop()

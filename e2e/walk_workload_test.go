@@ -18,12 +18,14 @@ import (
 	"github.com/mayfly-ca/mayfly/e2e/internal/lab"
 )
 
-// kubernetesAccount signs as a service account, with a token that a real API server made and whose keys the CA fetches from it.
+// kubernetesAccount signs as a service account, with a token that a real API server made and whose keys the CA fetches
+// from it.
 func kubernetesAccount(w *environment) {
 	w.Need("kube-apiserver")
 	etcd, peers := "http://"+w.Address(), "http://"+w.Address()
 	w.Start("etcd", lab.Command{Name: "etcd", Args: []string{
-		"--data-dir", w.Mkdir("etcd"), "--listen-client-urls", etcd, "--advertise-client-urls", etcd, "--listen-peer-urls", peers,
+		"--data-dir", w.Mkdir("etcd"), "--listen-client-urls", etcd, "--advertise-client-urls", etcd,
+		"--listen-peer-urls", peers,
 		"--initial-advertise-peer-urls", peers, "--initial-cluster", "default=" + peers,
 	}}, func(ctx context.Context) error { return lab.GetOK(ctx, etcd+"/health") })
 	address := w.Address()
@@ -32,8 +34,10 @@ func kubernetesAccount(w *environment) {
 	key := w.LogKey("service-accounts")
 	w.Write("tokens.csv", "admin-token,admin,admin,system:masters\n")
 	server := w.Spawn("kube-apiserver", lab.Command{Name: "kube-apiserver", Args: []string{
-		"--etcd-servers", etcd, "--bind-address", host, "--secure-port", port, "--cert-dir", w.Mkdir("kube"), "--token-auth-file", w.Path("tokens.csv"),
-		"--service-account-issuer", api, "--service-account-jwks-uri", api + "/openid/v1/jwks", "--service-account-key-file", key.Public, "--service-account-signing-key-file", key.Private,
+		"--etcd-servers", etcd, "--bind-address", host, "--secure-port", port, "--cert-dir", w.Mkdir("kube"),
+		"--token-auth-file", w.Path("tokens.csv"),
+		"--service-account-issuer", api, "--service-account-jwks-uri", api + "/openid/v1/jwks",
+		"--service-account-key-file", key.Public, "--service-account-signing-key-file", key.Private,
 		"--api-audiences", api, "--authorization-mode", "RBAC", "--service-cluster-ip-range", "10.0.0.0/24",
 	}})
 	cluster := kubeClient{environment: w, api: api}
@@ -46,14 +50,17 @@ func kubernetesAccount(w *environment) {
 		_, err := cluster.do(ctx, http.MethodGet, "/readyz", "")
 		return err
 	})
-	cluster.must("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", `{"metadata":{"name":"discovery"},"roleRef":{"apiGroup":"rbac.authorization.k8s.io",`+
-		`"kind":"ClusterRole","name":"system:service-account-issuer-discovery"},"subjects":[{"kind":"Group","apiGroup":"rbac.authorization.k8s.io","name":"system:unauthenticated"}]}`)
+	cluster.must("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+		`{"metadata":{"name":"discovery"},"roleRef":{"apiGroup":"rbac.authorization.k8s.io",`+
+			`"kind":"ClusterRole","name":"system:service-account-issuer-discovery"},"subjects":[{"kind":"Group","apiGroup":"rbac.authorization.k8s.io","name":"system:unauthenticated"}]}`)
 	w.Eventually("the namespace default", func(ctx context.Context) error {
-		_, err := cluster.do(ctx, http.MethodPost, "/api/v1/namespaces/default/serviceaccounts", `{"metadata":{"name":"builder"}}`)
+		_, err := cluster.do(ctx, http.MethodPost, "/api/v1/namespaces/default/serviceaccounts",
+			`{"metadata":{"name":"builder"}}`)
 		return err
 	})
 	var made struct{ Status struct{ Token string } }
-	if err := json.Unmarshal(cluster.must("/api/v1/namespaces/default/serviceaccounts/builder/token", `{"spec":{"audiences":["sigstore"],"expirationSeconds":600}}`), &made); err != nil {
+	if err := json.Unmarshal(cluster.must("/api/v1/namespaces/default/serviceaccounts/builder/token",
+		`{"spec":{"audiences":["sigstore"],"expirationSeconds":600}}`), &made); err != nil {
 		w.Fatal(err)
 	}
 
@@ -62,9 +69,11 @@ func kubernetesAccount(w *environment) {
 		"kubernetes\n    ca-cert: |\n      %s\n", api, indented)})
 	w.issuer = api
 	b := newBlob(w.Lab, "blob")
-	w.Run(w.cosignSign(b, "--identity-token", w.Write("token", made.Status.Token))) // a file, as it is signed with ES256
+	// a file, as it is signed with ES256
+	w.Run(w.cosignSign(b, "--identity-token", w.Write("token", made.Status.Token)))
 	w.Run(w.cosignVerify(b, "https://kubernetes.io/namespaces/default/serviceaccounts/builder"))
-	w.RunFails(w.cosignVerify(b, "https://kubernetes.io/namespaces/default/serviceaccounts/other"), "no matching CertificateIdentity")
+	w.RunFails(w.cosignVerify(b, "https://kubernetes.io/namespaces/default/serviceaccounts/other"),
+		"no matching CertificateIdentity")
 	w.checkBundle(w.Lab, b)
 	w.proven("a token of a real API server, its keys fetched with the cluster's own CA")
 }
@@ -111,8 +120,8 @@ func (k kubeClient) must(path, body string) []byte {
 	return data
 }
 
-// spiffeWorkload signs as a workload of SPIRE: cosign asks the agent's socket for a JWT-SVID, the CA fetches the keys from
-// SPIRE's discovery provider.
+// spiffeWorkload signs as a workload of SPIRE: cosign asks the agent's socket for a JWT-SVID, the CA fetches the keys
+// from SPIRE's discovery provider.
 func spiffeWorkload(w *environment) {
 	w.Need("spire-server", "spire-agent", "oidc-discovery-provider")
 	discovery := "http://" + w.Address()
@@ -120,7 +129,8 @@ func spiffeWorkload(w *environment) {
 	address := w.Address()
 	_, port, _ := strings.Cut(address, ":")
 	dir := w.Mkdir("spire")
-	serverSocket, agentSocket := "/tmp/mayfly-e2e-"+port+"-s.sock", "/tmp/mayfly-e2e-"+port+"-a.sock" // a socket's path is short
+	// a socket's path is short
+	serverSocket, agentSocket := "/tmp/mayfly-e2e-"+port+"-s.sock", "/tmp/mayfly-e2e-"+port+"-a.sock"
 	w.Write("spire/server.conf", fmt.Sprintf(`server {
   bind_address = "127.0.0.1"
   bind_port = "%s"
@@ -146,7 +156,9 @@ plugins {
 		}
 		return nil
 	})
-	_, token, _ := strings.Cut(strings.TrimSpace(w.Run(spire("token", "generate", "-spiffeID", "spiffe://e2e.test/node")).Stdout), "Token: ")
+	_, token,
+		_ := strings.Cut(strings.TrimSpace(w.Run(spire("token", "generate", "-spiffeID",
+		"spiffe://e2e.test/node")).Stdout), "Token: ")
 	token = strings.Fields(token)[0]
 	w.Write("spire/bundle.pem", w.Run(spire("bundle", "show")).Stdout)
 	w.Write("spire/agent.conf", fmt.Sprintf(`agent {
@@ -164,9 +176,13 @@ plugins {
   WorkloadAttestor "unix" { plugin_data {} }
 }
 `, dir, port, agentSocket, dir))
-	w.Spawn("spire-agent", lab.Command{Name: "spire-agent", Args: []string{"run", "-config", dir + "/agent.conf", "-joinToken", token}})
+	w.Spawn("spire-agent", lab.Command{
+		Name: "spire-agent",
+		Args: []string{"run", "-config", dir + "/agent.conf", "-joinToken", token},
+	})
 	uid := strings.TrimSpace(w.Run(lab.Command{Name: "id", Args: []string{"-u"}}).Stdout)
-	w.Run(spire("entry", "create", "-parentID", "spiffe://e2e.test/node", "-spiffeID", "spiffe://e2e.test/builder", "-selector", "unix:uid:"+uid))
+	w.Run(spire("entry", "create", "-parentID", "spiffe://e2e.test/node", "-spiffeID", "spiffe://e2e.test/builder",
+		"-selector", "unix:uid:"+uid))
 	w.Write("spire/discovery.conf", fmt.Sprintf(`log_level = "WARN"
 domains = ["127.0.0.1"]
 allow_insecure_scheme = true
@@ -174,10 +190,16 @@ insecure_addr = "127.0.0.1:%s"
 set_key_use = true
 server_api { address = "unix://%s" }
 `, discoveryPort, serverSocket))
-	w.Start("oidc-discovery-provider", lab.Command{Name: "oidc-discovery-provider", Args: []string{"-config", dir + "/discovery.conf"}},
+	w.Start("oidc-discovery-provider", lab.Command{
+		Name: "oidc-discovery-provider",
+		Args: []string{"-config", dir + "/discovery.conf"},
+	},
 		func(ctx context.Context) error { return lab.GetOK(ctx, discovery+"/keys") })
 	w.Eventually("a JWT-SVID for the workload", func(context.Context) error {
-		r := w.Try(lab.Command{Name: "spire-agent", Args: []string{"api", "fetch", "jwt", "-audience", "sigstore", "-socketPath", agentSocket}})
+		r := w.Try(lab.Command{
+			Name: "spire-agent",
+			Args: []string{"api", "fetch", "jwt", "-audience", "sigstore", "-socketPath", agentSocket},
+		})
 		if r.Status != 0 {
 			return errors.New(r.Stdout + r.Stderr)
 		}

@@ -17,17 +17,21 @@ import (
 func TestNew(t *testing.T) {
 	t.Parallel()
 	cause := errors.New("canary")
-	e := fault.New(fault.AudienceMismatch, cause, "want", "sigstore", "got", "x\ny"+strings.Repeat("z", 999), "secret", "s")
-	if e.Kind != fault.Invalid || e.Public != fault.AudienceMismatch.Message() || strings.Contains(e.Public, "canary") || !errors.Is(e, cause) {
+	e := fault.New(fault.AudienceMismatch, cause, "want", "sigstore", "got",
+		"x\ny"+strings.Repeat("z", 999), "secret", "s")
+	if e.Kind != fault.Invalid || e.Public != fault.AudienceMismatch.Message() ||
+		strings.Contains(e.Public, "canary") || !errors.Is(e, cause) {
 		t.Errorf("%+v", e)
 	}
-	if e.Meta["want"] != "sigstore" || !strings.HasPrefix(e.Meta["got"], "x?y") || len(e.Meta["got"]) > 256 || len(e.Meta) != 2 {
+	if e.Meta["want"] != "sigstore" || !strings.HasPrefix(e.Meta["got"], "x?y") || len(e.Meta["got"]) > 256 ||
+		len(e.Meta) != 2 {
 		t.Errorf("%v", e.Meta)
 	}
 	if got := fault.From(fmt.Errorf("wrapped: %w", e)); got != e {
 		t.Errorf("%v", got)
 	}
-	if got := fault.From(cause); got.Kind != fault.Internal || strings.Contains(got.Public, "canary") || fault.From(nil) != nil {
+	if got := fault.From(cause); got.Kind != fault.Internal || strings.Contains(got.Public, "canary") ||
+		fault.From(nil) != nil {
 		t.Errorf("%v", got)
 	}
 	if got := fault.New("NO_SUCH_REASON", nil); got.Reason != fault.InternalError {
@@ -71,7 +75,8 @@ func TestBadFile(t *testing.T) {
 		"write the path of a file": dir, "not a directory": "/dev/null/no",
 	} {
 		_, err := os.ReadFile(path)
-		if got := fault.BadFile(path, err, "a").Error(); !strings.HasPrefix(got, "a: "+path+": ") || !strings.Contains(got, want) || strings.Count(got, path) != 1 {
+		if got := fault.BadFile(path, err, "a").Error(); !strings.HasPrefix(got, "a: "+path+": ") ||
+			!strings.Contains(got, want) || strings.Count(got, path) != 1 {
 			t.Errorf("%q", got)
 		}
 	}

@@ -86,7 +86,8 @@ func TestEncoding(t *testing.T) {
 	}
 	const general = "\xa0\x1f\x06\x0a\x2b\x06\x01\x04\x01\x83\xbf\x30\x01\x07\xa0\x11\x0c\x0falice!127.0.0.1"
 	for _, part := range []string{
-		general, "\x30\x0f\x06\x0a\x2b\x06\x01\x04\x01\x83\xbf\x30\x01\x01\x04\x01i", "\x30\x11\x06\x0a\x2b\x06\x01\x04\x01\x83\xbf\x30\x01\x08\x04\x03\x0c\x01i",
+		general, "\x30\x0f\x06\x0a\x2b\x06\x01\x04\x01\x83\xbf\x30\x01\x01\x04\x01i",
+		"\x30\x11\x06\x0a\x2b\x06\x01\x04\x01\x83\xbf\x30\x01\x08\x04\x03\x0c\x01i",
 	} {
 		if !strings.Contains(string(got), part) {
 			t.Errorf("no %x in %x", part, got)
@@ -113,7 +114,12 @@ func TestCheck(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	for _, s := range []identity.SAN{{Kind: identity.Email, Value: "ü@example.com"}, {Kind: identity.URI, Value: "no-scheme"}, {Kind: identity.URI, Value: "https://x/\x7f"}, {Value: "x"}} {
+	for _, s := range []identity.SAN{
+		{Kind: identity.Email, Value: "ü@example.com"},
+		{Kind: identity.URI, Value: "no-scheme"},
+		{Kind: identity.URI, Value: "https://x/\x7f"},
+		{Value: "x"},
+	} {
 		id := full(s)
 		if id.Check() == nil {
 			t.Errorf("%+v passes", s)
@@ -142,7 +148,10 @@ func FuzzMarshal(f *testing.F) {
 
 // A10: only an OID below a private enterprise number that is not reserved is accepted, in its canonical form.
 func FuzzParseArc(f *testing.F) {
-	for _, s := range []string{"1.3.6.1.4.1.99999.1", "1.3.6.1.4.1.57264.1.9", "1.3.6.1.4.1.11129.2.4.2", "2.5.29.17", "1.3.6.1.4.1.01.1", "1.3.6.1.4.1.4294967296.1", "1.3.6.1.4.1.99999"} {
+	for _, s := range []string{
+		"1.3.6.1.4.1.99999.1", "1.3.6.1.4.1.57264.1.9", "1.3.6.1.4.1.11129.2.4.2", "2.5.29.17",
+		"1.3.6.1.4.1.01.1", "1.3.6.1.4.1.4294967296.1", "1.3.6.1.4.1.99999",
+	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -150,7 +159,8 @@ func FuzzParseArc(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if oid.String() != s || !strings.HasPrefix(s, "1.3.6.1.4.1.") || strings.HasPrefix(s, "1.3.6.1.4.1.57264.") || strings.HasPrefix(s, "1.3.6.1.4.1.11129.") {
+		if oid.String() != s || !strings.HasPrefix(s, "1.3.6.1.4.1.") || strings.HasPrefix(s, "1.3.6.1.4.1.57264.") ||
+			strings.HasPrefix(s, "1.3.6.1.4.1.11129.") {
 			t.Errorf("%s is %s", s, oid)
 		}
 	})

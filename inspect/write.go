@@ -42,7 +42,10 @@ func KeyName(k any) string {
 }
 
 func keyUsages(u x509.KeyUsage) []string {
-	names := []string{"digital signature", "content commitment", "key encipherment", "data encipherment", "key agreement", "certificate signing", "CRL signing", "encipher only", "decipher only"}
+	names := []string{
+		"digital signature", "content commitment", "key encipherment", "data encipherment",
+		"key agreement", "certificate signing", "CRL signing", "encipher only", "decipher only",
+	}
 	var out []string
 	for i, n := range names {
 		if u&(1<<i) != 0 {

@@ -20,7 +20,8 @@ func TestHostileText(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "journal.jsonl")
 	j := open(t, journal.Config{File: path}, journal.Options{})
 	for _, s := range []string{
-		"a\nb\r\tc", `"},{"seq":1}`, "\x1b[31mred", "nul\x00", "\x7f\u0085\u009b\u2028\u2029", "élise 日本 🦋", "bad \xff\xfe utf-8", strings.Repeat("\\", 3), "<&>",
+		"a\nb\r\tc", `"},{"seq":1}`, "\x1b[31mred", "nul\x00", "\x7f\u0085\u009b\u2028\u2029", "élise 日本 🦋",
+		"bad \xff\xfe utf-8", strings.Repeat("\\", 3), "<&>",
 	} {
 		r := intent(1)
 		r.Subject, r.SAN = s, s
@@ -31,7 +32,8 @@ func TestHostileText(t *testing.T) {
 			t.Errorf("%q became %q", s, got.Subject)
 		}
 		line := string(bytes.TrimSuffix(got.Raw, []byte("\n")))
-		if strings.ContainsFunc(line, func(r rune) bool { return r < 0x20 || r >= 0x7f && r < 0xa0 || r == 0x2028 || r == 0x2029 }) {
+		if strings.ContainsFunc(line,
+			func(r rune) bool { return r < 0x20 || r >= 0x7f && r < 0xa0 || r == 0x2028 || r == 0x2029 }) {
 			t.Errorf("%q is written as %q", s, line)
 		}
 		if json.Unmarshal(got.Raw, &journal.Record{}) != nil || !utf8.Valid(got.Raw) {
@@ -52,10 +54,14 @@ func TestParseRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, change := range map[string][2]string{
-		"unknown member": {`"kind":`, `"x":1,"kind":`}, "space": {`,"kind"`, `, "kind"`}, "twice": {`"kind":`, `"kind":"stop","kind":`},
-		"another case": {`"kind"`, `"Kind"`}, "another number": {`"signatures":2`, `"signatures":2.0`}, "escape": {"alice@", `\u0061lice@`},
-		"empty member": {`"kind"`, `"text":"","kind"`}, "time zone": {"Z\"", "+00:00\""}, "null": {`"transport":"grpc"`, `"transport":null`}, "negative": {`"signatures":2`, `"signatures":-2`},
-		"another order": {`"request_id":"req-1","transport":"grpc"`, `"transport":"grpc","request_id":"req-1"`}, "cut": {`"}` + "\n", "\n"}, "more": {"}\n", "}{}\n"}, "leading zero": {`"seq":2`, `"seq":02`},
+		"unknown member": {`"kind":`, `"x":1,"kind":`}, "space": {`,"kind"`, `, "kind"`},
+		"twice":        {`"kind":`, `"kind":"stop","kind":`},
+		"another case": {`"kind"`, `"Kind"`}, "another number": {`"signatures":2`, `"signatures":2.0`},
+		"escape":       {"alice@", `\u0061lice@`},
+		"empty member": {`"kind"`, `"text":"","kind"`}, "time zone": {"Z\"", "+00:00\""},
+		"null": {`"transport":"grpc"`, `"transport":null`}, "negative": {`"signatures":2`, `"signatures":-2`},
+		"another order": {`"request_id":"req-1","transport":"grpc"`, `"transport":"grpc","request_id":"req-1"`},
+		"cut":           {`"}` + "\n", "\n"}, "more": {"}\n", "}{}\n"}, "leading zero": {`"seq":2`, `"seq":02`},
 	} {
 		bad := []byte(strings.Replace(string(good), change[0], change[1], 1))
 		if bytes.Equal(bad, good) {

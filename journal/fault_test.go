@@ -311,7 +311,10 @@ func TestTornTail(t *testing.T) {
 			must(t, err)
 			must(t, os.Truncate(path, st.Size()-10))
 		}, "records are missing or damaged"},
-		"the file is gone": {func(t *testing.T, path string) { must(t, os.Remove(path)) }, "records are missing or damaged"},
+		"the file is gone": {
+			func(t *testing.T, path string) { must(t, os.Remove(path)) },
+			"records are missing or damaged",
+		},
 		"a changed record": {func(t *testing.T, path string) {
 			data, err := os.ReadFile(path)
 			must(t, err)
@@ -445,7 +448,8 @@ func (d *smallDisk) Sync() error { return d.file.Sync() }
 func TestNotAFile(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	file, pipe, link, dangling := filepath.Join(dir, "real"), filepath.Join(dir, "pipe"), filepath.Join(dir, "link"), filepath.Join(dir, "dangling")
+	file, pipe, link, dangling := filepath.Join(dir, "real"), filepath.Join(dir, "pipe"), filepath.Join(dir, "link"),
+		filepath.Join(dir, "dangling")
 	shut(t, open(t, journal.Config{File: file}, journal.Options{}), 0)
 	must(t, syscall.Mkfifo(pipe, 0o600))
 	must(t, os.Symlink(file, link))

@@ -52,7 +52,10 @@ func TestInspect(t *testing.T) {
 			must(t, os.Remove(filepath.Join(dir, "j.head")))
 			return os.WriteFile(filepath.Join(dir, "j"), []byte("junk\n"), 0o600)
 		}, nil, "is not a journal"},
-		"folder as lock": {func(dir string) error { return os.Mkdir(filepath.Join(dir, "j.lock"), 0o700) }, nil, "is a directory"},
+		"folder as lock": {
+			func(dir string) error { return os.Mkdir(filepath.Join(dir, "j.lock"), 0o700) }, nil,
+			"is a directory",
+		},
 	} {
 		dir := filepath.Join(t.TempDir(), "copy")
 		must(t, os.CopyFS(dir, os.DirFS(whole)))
@@ -63,7 +66,8 @@ func TestInspect(t *testing.T) {
 		if after := contents(t, dir); after != before {
 			t.Errorf("%s: %s became %s", name, before, after)
 		}
-		if (err == nil) != (row.want == "") || err != nil && (!strings.Contains(err.Error(), row.want) || !strings.Contains(err.Error(), "; ")) {
+		if (err == nil) != (row.want == "") ||
+			err != nil && (!strings.Contains(err.Error(), row.want) || !strings.Contains(err.Error(), "; ")) {
 			t.Errorf("%s: %v", name, err)
 		}
 		again, openErr := journal.Open(c, journal.Options{})

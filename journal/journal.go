@@ -152,7 +152,8 @@ func Open(c Config, o Options) (*Journal, error) {
 		return nil, fmt.Errorf("audit.key: %w", err)
 	}
 	j := &Journal{
-		log: o.Logger, now: o.Now, metrics: newMetrics(), wake: make(chan struct{}, 1), stopping: make(chan struct{}), ended: make(chan struct{}),
+		log: o.Logger, now: o.Now, metrics: newMetrics(), wake: make(chan struct{}, 1), stopping: make(chan struct{}),
+		ended: make(chan struct{}),
 		chain: newChain(key), since: o.Now(), denials: newDenials(), changed: o.Changed, free: o.free,
 	}
 	if j.privacy, err = c.privacy(); err != nil {

@@ -202,7 +202,8 @@ func (r *Reader) advance() (moved bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if now, err := os.Stat(r.path); err == nil && os.SameFile(mine, now) || err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if now, err := os.Stat(r.path); err == nil && os.SameFile(mine, now) ||
+		err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, nil //nolint:nilerr // the newest segment: more may come
 	}
 	// Read once more, because the size is final only after the segment was closed.

@@ -124,7 +124,8 @@ func (s *fileStore) compareHead(h head, err error) error {
 					"file that does not exist yet (if it was a journal: %s)",
 					s.path, s.path+headSuffix, advice)
 			}
-			return fmt.Errorf("%s is missing and %s is damaged after record %d; %s", s.path+headSuffix, s.path, s.last.seq, advice)
+			return fmt.Errorf("%s is missing and %s is damaged after record %d; %s", s.path+headSuffix, s.path,
+				s.last.seq, advice)
 		}
 		return nil
 	case errors.Is(err, fs.ErrPermission):

@@ -53,7 +53,10 @@ const maxFindings = 100
 // It stops after the first break of the chain. The error is a read error. One file is open at a time. The memory is
 // bounded: if there are more than a hundred thousand certificates, serial numbers are written to a temporary file.
 func Verify(path string, o VerifyOptions) (Summary, []Damage, error) {
-	v := &verification{o: o, path: path, chain: newChain(o.Key), rules: newRules(o.First > 1), summary: Summary{Kinds: map[Kind]int{}, Results: map[Result]int{}}}
+	v := &verification{
+		o: o, path: path, chain: newChain(o.Key), rules: newRules(o.First > 1),
+		summary: Summary{Kinds: map[Kind]int{}, Results: map[Result]int{}},
+	}
 	if o.First > 1 {
 		v.chain.seq = o.First - 1
 	}

@@ -60,8 +60,8 @@ func files(t *testing.T, path string) map[string][]byte {
 	return out
 }
 
-// G5: every changed, removed or added byte of every file is found, with a key and without. By default every third byte is
-// changed and every sixth one removed and doubled, which is enough for each member; "make crash" changes every byte.
+// G5: every changed, removed or added byte of every file is found, with a key and without. By default every third byte
+// is changed and every sixth one removed and doubled, which is enough for each member; "make crash" changes every byte.
 func TestEveryByte(t *testing.T) {
 	t.Parallel()
 	for name, key := range map[string][]byte{"sha256": nil, "hmac": []byte("the secret key of the journal")} {
@@ -83,7 +83,8 @@ func TestEveryByte(t *testing.T) {
 					flipped := bytes.Clone(data)
 					flipped[i] ^= 1 << (i % 8)
 					for what, mutated := range map[string][]byte{
-						"flip": flipped, "delete": append(bytes.Clone(data[:i]), data[i+1:]...), "insert": append(append(bytes.Clone(data[:i]), '0'), data[i:]...),
+						"flip": flipped, "delete": append(bytes.Clone(data[:i]), data[i+1:]...),
+						"insert": append(append(bytes.Clone(data[:i]), '0'), data[i:]...),
 					} {
 						if bytes.Equal(mutated, data) || what != "flip" && i%2 == 1 {
 							continue

@@ -242,7 +242,8 @@ func precertificate(e *Entry, above [2]*x509.Certificate, found func(format stri
 	}
 	if at := e.Time(); at.Before(cert.NotBefore.Add(-time.Minute)) || at.After(cert.NotAfter) {
 		found("the timestamp %s is outside the certificate's validity, %s to %s",
-			at.Format(time.RFC3339), cert.NotBefore.UTC().Format(time.RFC3339), cert.NotAfter.UTC().Format(time.RFC3339))
+			at.Format(time.RFC3339), cert.NotBefore.UTC().Format(time.RFC3339),
+			cert.NotAfter.UTC().Format(time.RFC3339))
 	}
 	if by != nil {
 		if err := by.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature); err != nil {

@@ -31,7 +31,8 @@ func signed(t testing.TB, p *pki.PKI, n uint64) ct.StaticEntry {
 		t.Fatal(err)
 	}
 	e := ct.StaticEntry{
-		Timestamp: uint64(time.Now().UnixMilli()), IssuerKeyHash: sha256.Sum256(p.Intermediate.RawSubjectPublicKeyInfo), TBS: bare, Certificate: der,
+		Timestamp: uint64(time.Now().UnixMilli()), IssuerKeyHash: sha256.Sum256(p.Intermediate.RawSubjectPublicKeyInfo),
+		TBS: bare, Certificate: der,
 	}
 	for _, c := range p.ChainDER() {
 		e.Chain = append(e.Chain, sha256.Sum256(c))
@@ -116,7 +117,10 @@ func TestCheckFaults(t *testing.T) {
 	}
 	head := func(size uint64, root []byte) func(*testing.T, *ct.Static) {
 		return func(t *testing.T, s *ct.Static) {
-			note := ct.Checkpoint(ct.CheckpointOptions{Origin: origin, Key: s.Key, Size: size, Root: root, Now: time.Now()})
+			note := ct.Checkpoint(ct.CheckpointOptions{
+				Origin: origin, Key: s.Key, Size: size,
+				Root: root, Now: time.Now(),
+			})
 			change(t, s, "checkpoint", func([]byte) []byte { return note })
 		}
 	}
@@ -142,24 +146,32 @@ func TestCheckFaults(t *testing.T) {
 		{"nothing", func(*testing.T, *ct.Static) {}, nil},
 		{"no checkpoint", without("checkpoint"), []string{"checkpoint: open "}},
 		{
-			"another size", in("checkpoint", func(d []byte) []byte { return bytes.Replace(d, []byte("600"), []byte("599"), 1) }),
+			"another size",
+			in("checkpoint", func(d []byte) []byte { return bytes.Replace(d, []byte("600"), []byte("599"), 1) }),
 			[]string{"checkpoint: the log's head does not verify: the signature over size 599 does not verify"},
 		},
 		{
-			"another origin", in("checkpoint", func(d []byte) []byte { return bytes.ReplaceAll(d, []byte(origin), []byte("log.test/2027")) }),
+			"another origin", in("checkpoint",
+				func(d []byte) []byte { return bytes.ReplaceAll(d, []byte(origin), []byte("log.test/2027")) }),
 			[]string{`checkpoint: the log's head does not verify: the checkpoint has the origin "log.test/2027"`},
 		},
 		{
-			"another key", in("checkpoint", func(d []byte) []byte { return bytes.Replace(d, []byte("— "+origin), []byte("— cosigner"), 1) }),
+			"another key",
+			in("checkpoint",
+				func(d []byte) []byte { return bytes.Replace(d, []byte("— "+origin), []byte("— cosigner"), 1) }),
 			[]string{"checkpoint: the log's head does not verify: the checkpoint has no signature"},
 		},
 		{
 			"a checkpoint cut short", in("checkpoint", func(d []byte) []byte { return d[:len(d)-1] }),
 			[]string{"checkpoint: truncated"},
 		},
-		{"a checkpoint cut in the middle", in("checkpoint", func(d []byte) []byte { return d[:20] }), []string{"checkpoint: no blank line"}},
 		{
-			"characters that no note has", in("checkpoint", func(d []byte) []byte { return bytes.Replace(d, []byte("\n\n"), []byte("\nx\ry\n\n"), 1) }),
+			"a checkpoint cut in the middle", in("checkpoint", func(d []byte) []byte { return d[:20] }),
+			[]string{"checkpoint: no blank line"},
+		},
+		{
+			"characters that no note has", in("checkpoint",
+				func(d []byte) []byte { return bytes.Replace(d, []byte("\n\n"), []byte("\nx\ry\n\n"), 1) }),
 			[]string{"checkpoint: it contains characters"},
 		},
 		{"another history", head(600, make([]byte, 32)), []string{rootDiffers}},
@@ -180,8 +192,14 @@ func TestCheckFaults(t *testing.T) {
 			"a tile cut short", in("tile/0/001", func(d []byte) []byte { return d[:100] }),
 			[]string{"tile/0/001: the tile has 100 bytes instead of 8192"},
 		},
-		{"a tile that is too long", in("tile/0/001", func(d []byte) []byte { return append(d, 0) }), []string{"tile/0/001: "}},
-		{"a tile that is too long at the edge", in("tile/1/000.p/2", func(d []byte) []byte { return append(d, 0) }), []string{"tile/1/000.p/2: "}},
+		{
+			"a tile that is too long", in("tile/0/001", func(d []byte) []byte { return append(d, 0) }),
+			[]string{"tile/0/001: "},
+		},
+		{
+			"a tile that is too long at the edge", in("tile/1/000.p/2", func(d []byte) []byte { return append(d, 0) }),
+			[]string{"tile/1/000.p/2: "},
+		},
 		{"a tile gone", without("tile/0/001"), []string{"tile/0/001: open "}},
 		{"a tile gone above", without("tile/1/000.p/2"), []string{"tile/1/000.p/2: open "}},
 		{
@@ -201,7 +219,8 @@ func TestCheckFaults(t *testing.T) {
 		},
 		{"a bundle gone", without("tile/data/002.p/88"), []string{"tile/data/002.p/88: open "}},
 		{
-			"a bundle gone and its tile altered", func(t *testing.T, s *ct.Static) { remove(t, s, "tile/data/000"); patch(t, s, "tile/0/000", 0) },
+			"a bundle gone and its tile altered",
+			func(t *testing.T, s *ct.Static) { remove(t, s, "tile/data/000"); patch(t, s, "tile/0/000", 0) },
 			[]string{"tile/data/000: open ", "tile/1/000.p/2: does not match", rootDiffers},
 		},
 		{
@@ -227,7 +246,8 @@ func TestCheckFaults(t *testing.T) {
 			"entry 0: the precertificate is not signed by",
 		}},
 		{
-			"another leaf index", in("tile/data/000", func(d []byte) []byte { return bytes.Replace(d, ct.Extensions(7), ct.Extensions(8), 1) }),
+			"another leaf index", in("tile/data/000",
+				func(d []byte) []byte { return bytes.Replace(d, ct.Extensions(7), ct.Extensions(8), 1) }),
 			[]string{
 				"entry 7: the extensions 0000050000000008 do not contain its index", "tile/0/000: does not match",
 				"tile/1/000.p/2: does not match", rootDiffers,
@@ -259,11 +279,13 @@ func TestCheckFaults(t *testing.T) {
 			[]string{"entry 600: the precertificate: "},
 		},
 		{
-			"an entry of before its certificate", reissue(func(e *ct.StaticEntry) { e.Timestamp -= uint64((3 * time.Minute).Milliseconds()) }),
+			"an entry of before its certificate",
+			reissue(func(e *ct.StaticEntry) { e.Timestamp -= uint64((3 * time.Minute).Milliseconds()) }),
 			[]string{"entry 600: the timestamp"},
 		},
 		{
-			"an entry of tomorrow", reissue(func(e *ct.StaticEntry) { e.Timestamp += uint64((24 * time.Hour).Milliseconds()) }),
+			"an entry of tomorrow",
+			reissue(func(e *ct.StaticEntry) { e.Timestamp += uint64((24 * time.Hour).Milliseconds()) }),
 			[]string{"later than the checkpoint's", "outside the certificate's validity"},
 		},
 	} {
@@ -336,14 +358,16 @@ func TestCheckRemote(t *testing.T) {
 	}
 	var done uint64
 	got, err := l.Check(t.Context(), monitor.CheckOptions{
-		Now: time.Now(), Found: func(f monitor.Finding) { t.Error(f) }, Progress: func(n, of uint64) { done = n * 1000 / of },
+		Now: time.Now(), Found: func(f monitor.Finding) { t.Error(f) },
+		Progress: func(n, of uint64) { done = n * 1000 / of },
 	})
 	if err != nil || got.Size != 300 || len(got.Cosigners) != 1 || got.Cosigners[0] != "witness.test" || done != 1000 {
 		t.Errorf("%+v, %d, %v", got, done, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := l.Check(ctx, monitor.CheckOptions{Found: func(f monitor.Finding) { t.Error(f) }}); !errors.Is(err, context.Canceled) {
+	if _, err := l.Check(ctx, monitor.CheckOptions{Found: func(f monitor.Finding) { t.Error(f) }}); !errors.Is(err,
+		context.Canceled) {
 		t.Error(err)
 	}
 	rfc, err := monitor.Open(monitor.Options{Log: loglist.Log{Key: s.Key.Public(), URL: web.URL}})
@@ -368,7 +392,16 @@ func TestEntries(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range []struct{ from, to, last uint64 }{{0, 700, 700}, {3, 4, 4}, {255, 257, 257}, {699, 9000, 700}, {700, 701, 700}, {5, 5, 5}, {9000, 9001, 9000}, {9, 3, 9}} {
+	for _, c := range []struct{ from, to, last uint64 }{
+		{0, 700, 700},
+		{3, 4, 4},
+		{255, 257, 257},
+		{699, 9000, 700},
+		{700, 701, 700},
+		{5, 5, 5},
+		{9000, 9001, 9000},
+		{9, 3, 9},
+	} {
 		next := c.from
 		for e, err := range l.Entries(t.Context(), h, c.from, c.to) {
 			if err != nil || e.Index != next || e.Time().UnixMilli() != int64(1000+next) {
@@ -426,7 +459,10 @@ func BenchmarkCheck(b *testing.B) {
 		b.Fatal(err)
 	}
 	for b.Loop() {
-		if _, err := l.Check(b.Context(), monitor.CheckOptions{Now: time.Now(), Found: func(f monitor.Finding) { b.Error(f) }}); err != nil {
+		if _, err := l.Check(b.Context(), monitor.CheckOptions{
+			Now:   time.Now(),
+			Found: func(f monitor.Finding) { b.Error(f) },
+		}); err != nil {
 			b.Fatal(err)
 		}
 	}

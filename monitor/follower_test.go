@@ -69,7 +69,10 @@ func fill(t *testing.T, s *ct.Static, n int) {
 	t.Helper()
 	for range n {
 		i := s.Size()
-		e := ct.StaticEntry{Timestamp: 1000 + i, IssuerKeyHash: [32]byte{1}, TBS: fmt.Appendf(nil, "tbs %d", i), Certificate: []byte("pre"), Chain: [][32]byte{{2}}}
+		e := ct.StaticEntry{
+			Timestamp: 1000 + i, IssuerKeyHash: [32]byte{1}, TBS: fmt.Appendf(nil, "tbs %d", i),
+			Certificate: []byte("pre"), Chain: [][32]byte{{2}},
+		}
 		if i%7 == 3 {
 			e.TBS = nil
 		}
@@ -182,17 +185,38 @@ func TestStaticChanged(t *testing.T) {
 		text   string
 		step   uint64
 	}{
-		{"an entry altered", func(t *testing.T, s *ct.Static) { patch(t, s, "tile/data/001", 3) }, monitor.ErrMismatch, "entry 256 in tile/data/001", 0},
-		{"an entry altered, in steps", func(t *testing.T, s *ct.Static) { patch(t, s, "tile/data/001", 3) }, monitor.ErrMismatch, "entry 256 in tile/data/001", 100},
-		{"the last entry altered", func(t *testing.T, s *ct.Static) { patch(t, s, "tile/data/002.p/88", -40) }, monitor.ErrMismatch, "entry 599", 0},
-		{"a bundle cut", func(t *testing.T, s *ct.Static) { cut(t, s, "tile/data/001") }, monitor.ErrMismatch, "bundle 1", 0},
+		{
+			"an entry altered", func(t *testing.T, s *ct.Static) { patch(t, s, "tile/data/001", 3) }, monitor.ErrMismatch,
+			"entry 256 in tile/data/001", 0,
+		},
+		{
+			"an entry altered, in steps", func(t *testing.T, s *ct.Static) { patch(t, s, "tile/data/001", 3) },
+			monitor.ErrMismatch, "entry 256 in tile/data/001", 100,
+		},
+		{
+			"the last entry altered", func(t *testing.T, s *ct.Static) { patch(t, s, "tile/data/002.p/88", -40) },
+			monitor.ErrMismatch, "entry 599", 0,
+		},
+		{
+			"a bundle cut", func(t *testing.T, s *ct.Static) { cut(t, s, "tile/data/001") },
+			monitor.ErrMismatch, "bundle 1", 0,
+		},
 		{
 			"a bundle gone", func(t *testing.T, s *ct.Static) { remove(t, s, "tile/data/001") }, monitor.ErrMismatch,
 			"bundle 1 is missing", 0,
 		},
-		{"the size altered", func(t *testing.T, s *ct.Static) { swap(t, s, "\n600\n", "\n599\n") }, monitor.ErrBadHead, "does not verify", 0},
-		{"another origin", func(t *testing.T, s *ct.Static) { swap(t, s, origin, "log.test/2027") }, monitor.ErrBadHead, "log.test/2027", 0},
-		{"no signature of ours", func(t *testing.T, s *ct.Static) { swap(t, s, "— "+origin, "— cosigner") }, monitor.ErrBadHead, "no signature", 0},
+		{
+			"the size altered", func(t *testing.T, s *ct.Static) { swap(t, s, "\n600\n", "\n599\n") }, monitor.ErrBadHead,
+			"does not verify", 0,
+		},
+		{
+			"another origin", func(t *testing.T, s *ct.Static) { swap(t, s, origin, "log.test/2027") }, monitor.ErrBadHead,
+			"log.test/2027", 0,
+		},
+		{
+			"no signature of ours", func(t *testing.T, s *ct.Static) { swap(t, s, "— "+origin, "— cosigner") },
+			monitor.ErrBadHead, "no signature", 0,
+		},
 		{"no checkpoint", func(t *testing.T, s *ct.Static) { remove(t, s, "checkpoint") }, os.ErrNotExist, "", 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -268,7 +292,10 @@ func TestStaticHistory(t *testing.T) {
 		t.Helper()
 		sum := at.Root
 		sum[0] ^= root
-		note := ct.Checkpoint(ct.CheckpointOptions{Origin: origin, Key: s.Key, Size: size, Root: sum[:], Now: at.Time().Add(later)})
+		note := ct.Checkpoint(ct.CheckpointOptions{
+			Origin: origin, Key: s.Key, Size: size, Root: sum[:],
+			Now: at.Time().Add(later),
+		})
 		if err := os.WriteFile(filepath.Join(s.Dir, "checkpoint"), note, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -359,11 +386,26 @@ func TestRFC6962Faults(t *testing.T) {
 		text string
 	}{
 		{"shrinks", func(_ *testing.T, _ *pki.PKI, l *ct.Log) { l.Truncate(10) }, monitor.ErrShrunk, "20 entries at"},
-		{"rewrites the past", func(_ *testing.T, _ *pki.PKI, l *ct.Log) { l.Rewrite(3) }, monitor.ErrFork, "two heads over 20"},
-		{"rewrites the past and goes on", func(t *testing.T, p *pki.PKI, l *ct.Log) { l.Rewrite(3); add(t, p, l, 5) }, monitor.ErrFork, "does not continue"},
-		{"serves other entries", func(t *testing.T, p *pki.PKI, l *ct.Log) { add(t, p, l, 5); l.Corrupt(22) }, monitor.ErrMismatch, "entry 22"},
-		{"forges a head", func(_ *testing.T, _ *pki.PKI, l *ct.Log) { l.SetFault(ct.ForgedHead) }, monitor.ErrBadHead, "does not verify"},
-		{"shows an old head", func(t *testing.T, p *pki.PKI, l *ct.Log) { l.SetFault(ct.StaleHead); add(t, p, l, 5) }, nil, ""},
+		{
+			"rewrites the past", func(_ *testing.T, _ *pki.PKI, l *ct.Log) { l.Rewrite(3) }, monitor.ErrFork,
+			"two heads over 20",
+		},
+		{
+			"rewrites the past and goes on", func(t *testing.T, p *pki.PKI, l *ct.Log) { l.Rewrite(3); add(t, p, l, 5) },
+			monitor.ErrFork, "does not continue",
+		},
+		{
+			"serves other entries", func(t *testing.T, p *pki.PKI, l *ct.Log) { add(t, p, l, 5); l.Corrupt(22) },
+			monitor.ErrMismatch, "entry 22",
+		},
+		{
+			"forges a head", func(_ *testing.T, _ *pki.PKI, l *ct.Log) { l.SetFault(ct.ForgedHead) }, monitor.ErrBadHead,
+			"does not verify",
+		},
+		{
+			"shows an old head", func(t *testing.T, p *pki.PKI, l *ct.Log) { l.SetFault(ct.StaleHead); add(t, p, l, 5) },
+			nil, "",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -374,7 +416,8 @@ func TestRFC6962Faults(t *testing.T) {
 			}
 			c.do(t, p, l)
 			got, err := all(t, f)
-			if !errors.Is(err, c.want) || c.want != nil && !strings.Contains(err.Error(), c.text) || err == nil && len(got) > 0 {
+			if !errors.Is(err, c.want) || c.want != nil && !strings.Contains(err.Error(), c.text) ||
+				err == nil && len(got) > 0 {
 				t.Errorf("%v, want %v", err, c.want)
 			}
 		})

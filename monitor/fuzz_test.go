@@ -25,7 +25,10 @@ func sample(t testing.TB) (headVerifier, *ct.Static) {
 		t.Fatal(err)
 	}
 	for _, e := range []ct.StaticEntry{
-		{Timestamp: 1, IssuerKeyHash: [32]byte{1}, TBS: []byte("tbs"), Certificate: []byte("pre"), Chain: [][32]byte{{2}}},
+		{
+			Timestamp: 1, IssuerKeyHash: [32]byte{1}, TBS: []byte("tbs"), Certificate: []byte("pre"),
+			Chain: [][32]byte{{2}},
+		},
 		{Timestamp: 2, Certificate: []byte("final")},
 	} {
 		if _, err := s.Add(e); err != nil {
@@ -117,7 +120,8 @@ func FuzzCheck(f *testing.F) {
 	good := read(f, s, "checkpoint")
 	f.Add(good, read(f, s, "tile/data/000.p/2"))
 	f.Add(good, read(f, s, "tile/0/000.p/2"))
-	f.Add([]byte("log.test/2026\n0\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n\n— log.test/2026 AAAAAAA=\n"), []byte{0})
+	f.Add([]byte("log.test/2026\n0\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n\n— log.test/2026 AAAAAAA=\n"),
+		[]byte{0})
 	f.Fuzz(func(t *testing.T, checkpoint, rest []byte) {
 		l := &Log{verifier: p, source: &static{p, fixed{checkpoint, rest}}}
 		for e, err := range l.Entries(t.Context(), Head{Size: 300}, 1, 300) {
@@ -126,7 +130,10 @@ func FuzzCheck(f *testing.F) {
 			}
 		}
 		found := false
-		if _, err := l.Check(t.Context(), CheckOptions{Now: time.Now(), Found: func(Finding) { found = true }}); err != nil || !found {
+		if _, err := l.Check(t.Context(), CheckOptions{
+			Now:   time.Now(),
+			Found: func(Finding) { found = true },
+		}); err != nil || !found {
 			t.Errorf("entries that no CA made pass: %v", err)
 		}
 	})

@@ -72,7 +72,8 @@ func (v headVerifier) checkpoint(note []byte) (h Head, cosigners []string, err e
 		return h, nil, errors.New("checkpoint: no blank line between text and signatures")
 	case !strings.HasSuffix(signatures, "\n"):
 		return h, nil, errors.New("checkpoint: truncated")
-	case !utf8.Valid(note) || bytes.ContainsFunc(note, func(r rune) bool { return r < ' ' && r != '\n' }): // c2sp.org/signed-note
+	case !utf8.Valid(note) || bytes.ContainsFunc(note,
+		func(r rune) bool { return r < ' ' && r != '\n' }): // c2sp.org/signed-note
 		return h, nil, errors.New("checkpoint: it contains characters that are not allowed in a note")
 	}
 	h, origin, err := ParseCheckpoint(note)

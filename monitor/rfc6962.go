@@ -167,7 +167,8 @@ func (s *rfc6962Log) included(ctx context.Context, e *Entry, head Head) error {
 	if in.Index != e.Index {
 		return fmt.Errorf("the log's tree has the entry at the index %d", in.Index)
 	}
-	if err := proof.VerifyInclusion(rfc6962.DefaultHasher, e.Index, head.Size, sum[:], in.Path, head.Root[:]); err != nil {
+	if err := proof.VerifyInclusion(rfc6962.DefaultHasher, e.Index, head.Size, sum[:], in.Path,
+		head.Root[:]); err != nil {
 		return errors.New("the inclusion proof does not give the signed root")
 	}
 	return nil

@@ -260,7 +260,8 @@ func (c *conductor) republish(state rotation.State) error {
 	for _, p := range done {
 		switch {
 		case p.Cause != "":
-			c.n.log.Warn("the published trust material does not have every chain", "place", p.Place, "name", p.Name, "cause", p.Cause,
+			c.n.log.Warn("the published trust material does not have every chain", "place", p.Place, "name",
+				p.Name, "cause", p.Cause,
 				"command", p.Command)
 		case p.Changed:
 			c.n.log.Info("chains published", "place", p.Place, "name", p.Name)

@@ -60,7 +60,11 @@ func TestRetireByJournal(t *testing.T) {
 		n: quietNode(""), cfg: cfg, file: rotation.File{Path: filepath.Join(dir, "state.json")},
 		issued: map[string]*chainRecords{},
 	}
-	if _, err := c.file.Update(t.Context(), func(rotation.State) (rotation.State, error) { return both, nil }); err != nil {
+	if _, err := c.file.Update(t.Context(), func(rotation.State) (rotation.State,
+		error,
+	) {
+		return both, nil
+	}); err != nil {
 		t.Fatal(err)
 	}
 	retire := func() (rotation.Chain, error) {

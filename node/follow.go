@@ -37,7 +37,8 @@ func (n *Node) tellOfChains(m, old *loadedFiles) {
 	switch {
 	case sameChain(m.chain, old.chain):
 	case m.rotation == nil:
-		n.log.Warn("the issuing chain changes: verifiers that do not have the new chain yet will refuse its certificates",
+		n.log.Warn("the issuing chain changes: verifiers that do not have the new chain yet will "+
+			"refuse its certificates",
 			"old", old.chain[0].Subject.String(), "new", m.chain[0].Subject.String())
 	default:
 		n.log.Info("the active chain changed", "old", old.chain[0].Subject.String(),

@@ -38,8 +38,9 @@ func openMLDSA(ctx context.Context, log *slog.Logger, cfg *config.Config, chain 
 		err = fault.BadSetting("the key of the issuing certificate is not an ML-DSA key",
 			"write a chain of \"mayfly ca init --algorithm ml-dsa-65\"", cfg.MLDSAAt("chain")...)
 	} else if ca.HasMLDSA(chain) {
-		err = fault.BadSetting("the chain of ca also has ML-DSA keys", "write a chain with ECDSA keys in ca, or remove "+
-			"mldsa_chain", "experimental", "mldsa_chain")
+		err = fault.BadSetting("the chain of ca also has ML-DSA keys",
+			"write a chain with ECDSA keys in ca, or remove "+
+				"mldsa_chain", "experimental", "mldsa_chain")
 	}
 	var errs []error
 	for _, a := range ca.Advise(key.Chain) {

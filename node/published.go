@@ -34,7 +34,8 @@ func (f *loadedFiles) narrowToPublished(cfg *config.Config) error {
 	}
 	root, err := trust.ParseTrustedRoot(data)
 	if err != nil {
-		return cfg.Locate(fault.BadSetting(err.Error(), "write the path of the published trusted_root.json", "ct", "policy", "trusted_root").In(name))
+		return cfg.Locate(fault.BadSetting(err.Error(), "write the path of the published trusted_root.json", "ct",
+			"policy", "trusted_root").In(name))
 	}
 	f.published, f.trustedRoot = &root, sha256.Sum256(data)
 	now := time.Now()
@@ -47,7 +48,8 @@ func (f *loadedFiles) narrowToPublished(cfg *config.Config) error {
 			continue
 		}
 		if l.published, err = publishedWindow(root, l.remote.Key, now); err != nil {
-			return cfg.Locate(fault.BadSetting(fmt.Sprintf("log %s: %v", l.config.Name, err), "publish a trusted root that has it (mayfly trust export), or set embed: false",
+			return cfg.Locate(fault.BadSetting(fmt.Sprintf("log %s: %v", l.config.Name, err),
+				"publish a trusted root that has it (mayfly trust export), or set embed: false",
 				"ct", "logs", strconv.Itoa(i)).In(name))
 		}
 	}
@@ -63,7 +65,8 @@ func (f *loadedFiles) narrowToPublished(cfg *config.Config) error {
 			continue
 		}
 		if _, err := publishedWindow(root, l.Key, now); err != nil {
-			return cfg.Locate(fault.BadSetting(fmt.Sprintf("log %s: %v", l.Origin, err), "publish a trusted root that has it (mayfly trust export)", "ct", "embedded").In(name))
+			return cfg.Locate(fault.BadSetting(fmt.Sprintf("log %s: %v", l.Origin, err),
+				"publish a trusted root that has it (mayfly trust export)", "ct", "embedded").In(name))
 		}
 	}
 	return nil
@@ -80,7 +83,8 @@ func rekorWarnings(cfg *config.Config, root trust.Material, now time.Time) []con
 	}
 	for _, l := range root.Rekor {
 		if l.Contains(now) && l.RekorV2() {
-			return []config.Warning{cfg.Warn(fault.BadSetting(fmt.Sprintf("client_algorithms has Ed25519, but the Rekor "+
+			return []config.Warning{cfg.Warn(fault.BadSetting(fmt.Sprintf("client_algorithms has "+
+				"Ed25519, but the Rekor "+
 				"v2 log in ct.policy.trusted_root (%s) refuses Ed25519 signatures of blobs", visibleText.Escape(l.URL)),
 				"list the accepted algorithms here, without "+pure,
 				"client_algorithms"))}

@@ -131,7 +131,10 @@ func (s *snapshot) clockHealth() server.Health {
 
 // noneGauge returns the metric that says whether certificates are issued without a log.
 func (s *snapshot) noneGauge() prometheus.Collector {
-	g := prometheus.NewGauge(prometheus.GaugeOpts{Name: "mayfly_ct_none_ratio", Help: "1 if certificates are issued without a log (ct.none), 0 if every one is logged."})
+	g := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "mayfly_ct_none_ratio",
+		Help: "1 if certificates are issued without a log (ct.none), 0 if every one is logged.",
+	})
 	if s.logs == nil {
 		g.Set(1)
 	}

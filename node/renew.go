@@ -99,7 +99,8 @@ func makeIntermediate(ctx context.Context, r *config.Renew, next nextChain) ([]*
 		Parents: parent.Chain, Signer: parent.Signer, Subject: next.subject.RawSubject, Life: r.LifeOrDefault(),
 	}, ceremony.Options{})
 	if err != nil {
-		return nil, fault.BadSetting(err.Error(), "name the chain and the key of a CA that may sign issuing certificates",
+		return nil, fault.BadSetting(err.Error(),
+			"name the chain and the key of a CA that may sign issuing certificates",
 			"parent", name)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {

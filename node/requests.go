@@ -45,8 +45,8 @@ func newRequests(now func() time.Time) *requests {
 		}, []string{"kind", "name", "result"})}
 }
 
-// do makes a request, unless its destination is set aside. After three failures in a row, a destination gets one request
-// after a minute, then after twice as long each time, up to a quarter of an hour, until one succeeds.
+// do makes a request, unless its destination is set aside. After three failures in a row, a destination gets one
+// request after a minute, then after twice as long each time, up to a quarter of an hour, until one succeeds.
 func (r *requests) do(to destination, request func() error) error {
 	if r == nil {
 		return request()

@@ -348,8 +348,9 @@ func (r *Rotator) first(prepared, active string) (rotation.State, error) {
 			}
 		}
 		if len(found) != 1 {
-			return rotation.State{}, fmt.Errorf("the state file does not exist, and ca.chains has %s beside %q: name the "+
-				"chain that signs now with --active", strconv.Itoa(len(found))+" chains", prepared)
+			return rotation.State{},
+				fmt.Errorf("the state file does not exist, and ca.chains has %s beside %q: name the "+
+					"chain that signs now with --active", strconv.Itoa(len(found))+" chains", prepared)
 		}
 		active = found[0]
 	}
@@ -525,8 +526,10 @@ func (r *Rotator) advise(c rotation.Chain) []string {
 		out = append(out, fmt.Sprintf("Signatures from %s to %s that have a timestamp or a log entry stay valid; all "+
 			"later ones are refused, whoever made them.", from.UTC().Format(time.RFC3339),
 			to.UTC().Format(time.RFC3339)),
-			"sigstore-python (up to 4.5.1) ignores that end and accepts later signatures, too. If it is in use, run the "+
-				"command again with --since "+issuing.NotBefore.UTC().Format(time.RFC3339)+": the chain then leaves the "+
+			"sigstore-python (up to 4.5.1) ignores that end and accepts later signatures, too. If "+
+				"it is in use, run the "+
+				"command again with --since "+issuing.NotBefore.UTC().Format(time.RFC3339)+
+				": the chain then leaves the "+
 				"trusted root, and signatures from before the compromise are refused by every client.")
 	} else {
 		out = append(out, "No signature under this chain is valid.")

@@ -89,7 +89,8 @@ func (s *snapshot) shardChecks() []server.Check {
 func (s *snapshot) idle(name string) bool {
 	one, ok := s.shard(name)
 	now := time.Now()
-	return ok && (!one.NotBefore.IsZero() && now.Before(one.NotBefore) || !one.NotAfter.IsZero() && !now.Before(one.NotAfter))
+	return ok && (!one.NotBefore.IsZero() && now.Before(one.NotBefore) ||
+		!one.NotAfter.IsZero() && !now.Before(one.NotAfter))
 }
 
 func (s *snapshot) shard(name string) (embedded.OpenShard, bool) {

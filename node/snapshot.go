@@ -43,7 +43,8 @@ type snapshot struct {
 	clock     *ca.Clock // of the process
 	noLog     string    // the reason of ct.none
 
-	// unpublished are shards of the embedded log that are not asked because verifiers do not have their keys, with the cause.
+	// unpublished are shards of the embedded log that are not asked because verifiers do not have their keys, with the
+	// cause.
 	unpublished map[string]string
 	// of what logs and authorities were made from
 	logsKey, authorityKey, mldsaKey [32]byte
@@ -288,7 +289,8 @@ func (s *snapshot) close() error {
 
 func (s *snapshot) core(generation uint64) *server.Core {
 	return &server.Core{
-		Issuers: s.issuers, Keys: s.keys, Authority: s.authority, MLDSA: s.mldsa, Generation: generation, Digest: s.config.Digest,
+		Issuers: s.issuers, Keys: s.keys, Authority: s.authority, MLDSA: s.mldsa, Generation: generation,
+		Digest:   s.config.Digest,
 		NoLegacy: s.config.API.V1 != nil && !*s.config.API.V1, Journal: s.journal.journal,
 	}
 }

@@ -45,8 +45,8 @@ func checkTLS(cfg *config.Config) error {
 }
 
 // keepTLS reads the certificates of the listeners again when their files change, and renews those of an ACME CA, until
-// ctx ends. A change of the configuration does not wait for it, nor it for such a change: a certificate is renewed while
-// the configuration has an error.
+// ctx ends. A change of the configuration does not wait for it, nor it for such a change: a certificate is renewed
+// while the configuration has an error.
 func (n *Node) keepTLS(ctx context.Context) {
 	var all sync.WaitGroup
 	defer all.Wait()

@@ -116,7 +116,8 @@ func TestAlgorithmNames(t *testing.T) {
 				if permitted != "" {
 					entry.TokenAlgorithms = []string{permitted}
 				}
-				v, err := oidc.New(oidc.Config{Issuers: map[string]oidc.IssuerConfig{issuerOfKeys: entry}}, oidc.Options{})
+				v, err := oidc.New(oidc.Config{Issuers: map[string]oidc.IssuerConfig{issuerOfKeys: entry}},
+					oidc.Options{})
 				if err == nil {
 					t.Cleanup(v.Wait)
 				}
@@ -178,7 +179,10 @@ func TestAlgorithmNameHints(t *testing.T) {
 	t.Parallel()
 	key := pki.NewKey(pki.P256)
 	v := issuerWith(t, jose.JSONWebKey{Key: key.Public(), KeyID: "k1", Use: "sig"})
-	for name, hint := range map[string]string{"ESP256": "ES256", "ESP384": "ES384", "ESP512": "ES512", "Ed448": "Ed25519"} {
+	for name, hint := range map[string]string{
+		"ESP256": "ES256", "ESP384": "ES384", "ESP512": "ES512",
+		"Ed448": "Ed25519",
+	} {
 		_, err := v.Identify(t.Context(), raw(map[string]any{"alg": name},
 			func(input string) []byte { return signAs(t, key, name, input) }))
 		if reason(err) != fault.AlgorithmNotAllowed || !strings.Contains(fmt.Sprint(err), name) {

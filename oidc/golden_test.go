@@ -33,7 +33,10 @@ type golden struct {
 
 func goldens() []golden {
 	shipped := func(name, issuer string, parameters map[string]string) golden {
-		return golden{file: name, want: "profile", issuer: issuer, config: oidc.IssuerConfig{Profile: name, Parameters: parameters}}
+		return golden{
+			file: name, want: "profile", issuer: issuer,
+			config: oidc.IssuerConfig{Profile: name, Parameters: parameters},
+		}
 	}
 	typed := func(name, issuer string, c oidc.IssuerConfig) golden {
 		if c.Type == "" {
@@ -43,8 +46,19 @@ func goldens() []golden {
 	}
 	return []golden{
 		shipped("github-workflow", "https://token.actions.githubusercontent.com", nil),
-		{file: "github-workflow", want: "enterprise-server", issuer: "https://ghes.example.com/_services/token", config: oidc.IssuerConfig{Profile: "github-workflow", Parameters: map[string]string{"url": "https://ghes.example.com/"}}, cases: []string{"push", "url-claim"}},
-		{file: "github-workflow", want: "fulcio-rules", issuer: "https://token.actions.githubusercontent.com", config: oidc.IssuerConfig{Profile: "github-workflow", Compat: "fulcio"}, cases: []string{"dots", "empty-ref"}},
+		{
+			file: "github-workflow", want: "enterprise-server", issuer: "https://ghes.example.com/_services/token",
+			config: oidc.IssuerConfig{
+				Profile:    "github-workflow",
+				Parameters: map[string]string{"url": "https://ghes.example.com/"},
+			},
+			cases: []string{"push", "url-claim"},
+		},
+		{
+			file: "github-workflow", want: "fulcio-rules", issuer: "https://token.actions.githubusercontent.com",
+			config: oidc.IssuerConfig{Profile: "github-workflow", Compat: "fulcio"},
+			cases:  []string{"dots", "empty-ref"},
+		},
 		typed("github-workflow", "https://token.actions.githubusercontent.com", oidc.IssuerConfig{}),
 		shipped("gitlab-pipeline", "https://gitlab.com", nil),
 		typed("gitlab-pipeline", "https://gitlab.com", oidc.IssuerConfig{}),
@@ -54,22 +68,43 @@ func goldens() []golden {
 		typed("buildkite-job", "https://agent.buildkite.com", oidc.IssuerConfig{}),
 		shipped("circleci-job", "https://oidc.circleci.com", nil),
 		shipped("buddy-pipeline", "https://oidc.buddyusercontent.com", nil),
-		shipped("azure-pipelines", "https://vstoken.dev.azure.com/11111111-1111-1111-1111-111111111111", map[string]string{"url": "https://dev.azure.com/example"}),
-		shipped("bitbucket-pipelines", "https://api.bitbucket.org/2.0/workspaces/acme/pipelines-config/identity/oidc", nil),
+		shipped("azure-pipelines", "https://vstoken.dev.azure.com/11111111-1111-1111-1111-111111111111",
+			map[string]string{"url": "https://dev.azure.com/example"}),
+		shipped("bitbucket-pipelines", "https://api.bitbucket.org/2.0/workspaces/acme/pipelines-config/identity/oidc",
+			nil),
 		shipped("jenkins", "https://jenkins.example.com/oidc", map[string]string{"url": "https://jenkins.example.com"}),
 		shipped("google-cloud-service-account", "https://accounts.google.com", nil),
 		shipped("aws-identity", "https://0a1b2c3d.tokens.sts.global.api.aws", nil),
 		shipped("hcp-terraform", "https://app.terraform.io", nil),
 		typed("email", "https://accounts.example.com", oidc.IssuerConfig{}),
-		{file: "email", want: "skip", issuer: "https://accounts.example.com", config: oidc.IssuerConfig{Type: "email", SkipEmailVerification: true}, cases: []string{"unverified", "odd"}},
-		typed("email-federated", "https://dex.example.com", oidc.IssuerConfig{Type: "email", IssuerClaim: "$.federated_claims.connector_id", MappedIssuers: []string{"https://accounts.google.com"}}),
-		typed("email-upn", "https://adfs.example.com", oidc.IssuerConfig{Type: "email", EmailClaim: "upn", EmailVerified: "issuer", EmailDomains: []string{"Corp.example.com"}}),
+		{
+			file: "email", want: "skip", issuer: "https://accounts.example.com",
+			config: oidc.IssuerConfig{Type: "email", SkipEmailVerification: true},
+			cases:  []string{"unverified", "odd"},
+		},
+		typed("email-federated", "https://dex.example.com",
+			oidc.IssuerConfig{
+				Type: "email", IssuerClaim: "$.federated_claims.connector_id",
+				MappedIssuers: []string{"https://accounts.google.com"},
+			}),
+		typed("email-upn", "https://adfs.example.com",
+			oidc.IssuerConfig{
+				Type: "email", EmailClaim: "upn", EmailVerified: "issuer",
+				EmailDomains: []string{"Corp.example.com"},
+			}),
 		typed("uri", "https://issuer.example.com", oidc.IssuerConfig{SubjectDomain: "https://example.com"}),
-		{file: "uri", want: "fulcio-rules", issuer: "https://issuer.example.com", config: oidc.IssuerConfig{Type: "uri", SubjectDomain: "https://example.com", Compat: "fulcio"}, cases: []string{"user", "port"}},
+		{
+			file: "uri", want: "fulcio-rules", issuer: "https://issuer.example.com",
+			config: oidc.IssuerConfig{Type: "uri", SubjectDomain: "https://example.com", Compat: "fulcio"},
+			cases:  []string{"user", "port"},
+		},
 		typed("username", "https://issuer.example.com", oidc.IssuerConfig{SubjectDomain: "example.com"}),
 		typed("spiffe", "https://spire.example.com", oidc.IssuerConfig{SPIFFETrustDomain: "prod.example.com"}),
 		typed("kubernetes", "https://kubernetes.example.com", oidc.IssuerConfig{}),
-		{file: "kubernetes", want: "fulcio-rules", issuer: "https://kubernetes.example.com", config: oidc.IssuerConfig{Type: "kubernetes", Compat: "fulcio"}, cases: []string{"no-namespace", "absent"}},
+		{
+			file: "kubernetes", want: "fulcio-rules", issuer: "https://kubernetes.example.com",
+			config: oidc.IssuerConfig{Type: "kubernetes", Compat: "fulcio"}, cases: []string{"no-namespace", "absent"},
+		},
 		typed("chainguard-identity", "https://issuer.enforce.dev", oidc.IssuerConfig{}),
 	}
 }

@@ -40,7 +40,10 @@ func issuerWith(t *testing.T, keys ...jose.JSONWebKey) *oidc.Verifier {
 
 func goodClaims() map[string]any {
 	now := time.Now().Unix()
-	return map[string]any{"iss": issuerOfKeys, "aud": "sigstore", "sub": "s", "email": "a@example.com", "email_verified": true, "iat": now, "exp": now + 60}
+	return map[string]any{
+		"iss": issuerOfKeys, "aud": "sigstore", "sub": "s", "email": "a@example.com",
+		"email_verified": true, "iat": now, "exp": now + 60,
+	}
 }
 
 // raw returns a token with any header and signature.
@@ -57,8 +60,10 @@ func raw(header map[string]any, sign func(input string) []byte) string {
 func TestHostileTokens(t *testing.T) {
 	t.Parallel()
 	algs := []string{
-		"none", "None", "NONE", "nOnE", "", " ", "HS256", "HS384", "HS512", "hs256", "HS1", "RS256", "rs256", "RS384", "RS512", "RS1", "RSA", "RSA1_5", "RSA-OAEP",
-		"PS256", "PS384", "PS512", "ps512", "ES256", "es256", "ES384", "ES512", "ES256K", "ES521", "EdDSA", "eddsa", "Ed25519", "Ed448", "A128KW", "dir", "PBES2-HS256+A128KW",
+		"none", "None", "NONE", "nOnE", "", " ", "HS256", "HS384", "HS512", "hs256", "HS1", "RS256", "rs256", "RS384",
+		"RS512", "RS1", "RSA", "RSA1_5", "RSA-OAEP",
+		"PS256", "PS384", "PS512", "ps512", "ES256", "es256", "ES384", "ES512", "ES256K", "ES521", "EdDSA", "eddsa",
+		"Ed25519", "Ed448", "A128KW", "dir", "PBES2-HS256+A128KW",
 		"ES256\x00", "ES256 ", "RS256,none", "*",
 	}
 	attacker := pki.NewKey(pki.P256)
@@ -70,12 +75,19 @@ func TestHostileTokens(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		secrets := map[string][]byte{"nothing": nil, "DER": der, "PEM": pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), "empty": {}}
+		secrets := map[string][]byte{
+			"nothing": nil, "DER": der,
+			"PEM": pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), "empty": {},
+		}
 		jwk := jose.JSONWebKey{Key: attacker.Public(), KeyID: "k1"}
 		for _, alg := range algs {
 			for name, secret := range secrets {
 				for _, kid := range []any{"k1", nil, "other", ""} {
-					header := map[string]any{"alg": alg, "typ": "JWT", "jwk": jwk, "jku": "https://evil.example.com/keys", "x5u": "https://evil.example.com/cert", "x5c": []string{"AA=="}}
+					header := map[string]any{
+						"alg": alg, "typ": "JWT", "jwk": jwk,
+						"jku": "https://evil.example.com/keys", "x5u": "https://evil.example.com/cert",
+						"x5c": []string{"AA=="},
+					}
 					if kid != nil {
 						header["kid"] = kid
 					}
@@ -89,7 +101,10 @@ func TestHostileTokens(t *testing.T) {
 					})
 					count++
 					_, err := v.Identify(t.Context(), token)
-					if r := reason(err); !slices.Contains([]fault.Reason{fault.AlgorithmNotAllowed, fault.SignatureInvalid, fault.TokenMalformed, fault.KeyIDUnknown}, r) {
+					if r := reason(err); !slices.Contains([]fault.Reason{
+						fault.AlgorithmNotAllowed,
+						fault.SignatureInvalid, fault.TokenMalformed, fault.KeyIDUnknown,
+					}, r) {
 						t.Errorf("alg %q over a %s key, HMAC with %s, kid %v: %v", alg, kind, name, kid, err)
 					}
 				}
@@ -107,7 +122,8 @@ func TestForeignKeys(t *testing.T) {
 	t.Parallel()
 	key, attacker := pki.NewKey(pki.P256), pki.NewKey(pki.P256)
 	sign := func(k crypto.Signer, kid string, options *jose.SignerOptions) string {
-		s, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: k, KeyID: kid}}, options)
+		s, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: k, KeyID: kid}},
+			options)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -130,11 +146,17 @@ func TestForeignKeys(t *testing.T) {
 		token string
 		want  fault.Reason
 	}{
-		"embedded key":    {sign(attacker, "", &jose.SignerOptions{EmbedJWK: true}), fault.SignatureInvalid},
-		"same key id":     {sign(attacker, "k1", nil), fault.SignatureInvalid},
-		"critical header": {sign(key, "k1", (&jose.SignerOptions{}).WithHeader("crit", []string{"exp"})), fault.TokenMalformed},
-		"unencoded":       {sign(key, "k1", (&jose.SignerOptions{}).WithBase64(true).WithHeader("b64", false)), fault.TokenMalformed},
-		"encrypted":       {strings.Repeat("AAAA.", 4) + "AAAA", fault.TokenMalformed},
+		"embedded key": {sign(attacker, "", &jose.SignerOptions{EmbedJWK: true}), fault.SignatureInvalid},
+		"same key id":  {sign(attacker, "k1", nil), fault.SignatureInvalid},
+		"critical header": {
+			sign(key, "k1", (&jose.SignerOptions{}).WithHeader("crit", []string{"exp"})),
+			fault.TokenMalformed,
+		},
+		"unencoded": {
+			sign(key, "k1", (&jose.SignerOptions{}).WithBase64(true).WithHeader("b64", false)),
+			fault.TokenMalformed,
+		},
+		"encrypted": {strings.Repeat("AAAA.", 4) + "AAAA", fault.TokenMalformed},
 		"signature of DER": {raw(map[string]any{"alg": "ES256", "kid": "k1"}, func(input string) []byte {
 			sum := sha256.Sum256([]byte(input))
 			sig, err := key.Sign(nil, sum[:], crypto.SHA256)
@@ -180,11 +202,15 @@ func TestIssuerConfusion(t *testing.T) {
 			t.Fatal(err)
 		}
 		for iss, want := range map[string][]fault.Reason{
-			other: {fault.KeyIDUnknown, fault.SignatureInvalid}, other + "/": {fault.IssuerNotTrusted}, strings.ToUpper(other): {fault.IssuerNotTrusted}, other + "#": {fault.IssuerNotTrusted},
-			other + "?": {fault.IssuerNotTrusted}, " " + other: {fault.IssuerNotTrusted}, other + "\x00": {fault.IssuerNotTrusted}, strings.Replace(other, "http://", "http://x@", 1): {fault.IssuerNotTrusted},
+			other: {fault.KeyIDUnknown, fault.SignatureInvalid}, other + "/": {fault.IssuerNotTrusted},
+			strings.ToUpper(other): {fault.IssuerNotTrusted}, other + "#": {fault.IssuerNotTrusted},
+			other + "?": {fault.IssuerNotTrusted}, " " + other: {fault.IssuerNotTrusted},
+			other + "\x00": {fault.IssuerNotTrusted},
+			strings.Replace(other, "http://", "http://x@", 1):   {fault.IssuerNotTrusted},
 			strings.Replace(other, "127.0.0.1", "localhost", 1): {fault.IssuerNotTrusted}, "": {fault.ClaimMissing},
 		} {
-			if _, err := v.Identify(t.Context(), p.Token(map[string]any{"iss": iss})); !slices.Contains(want, reason(err)) {
+			if _, err := v.Identify(t.Context(),
+				p.Token(map[string]any{"iss": iss})); !slices.Contains(want, reason(err)) {
 				t.Errorf("iss %q: %v", iss, err)
 			}
 		}
@@ -207,12 +233,27 @@ func TestInjective(t *testing.T) {
 		config oidc.IssuerConfig
 		claims func(x, y string) map[string]any
 	}{
-		"username":   {oidc.IssuerConfig{Type: "username", SubjectDomain: "example.com"}, func(x, y string) map[string]any { return map[string]any{"sub": x + y} }},
-		"uri":        {oidc.IssuerConfig{Type: "uri", SubjectDomain: "https://example.com"}, func(x, y string) map[string]any { return map[string]any{"sub": "https://example.com/" + x + y} }},
-		"spiffe":     {oidc.IssuerConfig{Type: "spiffe", SPIFFETrustDomain: "td"}, func(x, y string) map[string]any { return map[string]any{"sub": "spiffe://td/" + x + y} }},
-		"chainguard": {oidc.IssuerConfig{Type: "chainguard-identity"}, func(x, y string) map[string]any { return map[string]any{"sub": x + y} }},
+		"username": {
+			oidc.IssuerConfig{Type: "username", SubjectDomain: "example.com"},
+			func(x, y string) map[string]any { return map[string]any{"sub": x + y} },
+		},
+		"uri": {
+			oidc.IssuerConfig{Type: "uri", SubjectDomain: "https://example.com"},
+			func(x, y string) map[string]any { return map[string]any{"sub": "https://example.com/" + x + y} },
+		},
+		"spiffe": {
+			oidc.IssuerConfig{Type: "spiffe", SPIFFETrustDomain: "td"},
+			func(x, y string) map[string]any { return map[string]any{"sub": "spiffe://td/" + x + y} },
+		},
+		"chainguard": {
+			oidc.IssuerConfig{Type: "chainguard-identity"},
+			func(x, y string) map[string]any { return map[string]any{"sub": x + y} },
+		},
 		"kubernetes": {oidc.IssuerConfig{Type: "kubernetes"}, func(x, y string) map[string]any {
-			return map[string]any{"sub": x + y, "kubernetes.io": map[string]any{"namespace": x, "serviceaccount": map[string]any{"name": y}}}
+			return map[string]any{
+				"sub":           x + y,
+				"kubernetes.io": map[string]any{"namespace": x, "serviceaccount": map[string]any{"name": y}},
+			}
 		}},
 		"buildkite": {oidc.IssuerConfig{Type: "buildkite-job"}, func(x, y string) map[string]any {
 			return map[string]any{"sub": x + "|" + y, "organization_slug": x, "pipeline_slug": y}

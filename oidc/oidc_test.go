@@ -28,21 +28,31 @@ var github = claims.ProfileConfig{
 	Extensions: map[string]string{
 		"github-workflow-trigger": "event_name", "github-workflow-sha": "sha", "github-workflow-name": "workflow",
 		"github-workflow-repository": "repository", "github-workflow-ref": "ref",
-		"build-signer-uri": "{{ .url }}/{{ .job_workflow_ref }}", "build-signer-digest": "job_workflow_sha", "runner-environment": "runner_environment",
-		"source-repository-uri": "{{ .url }}/{{ .repository }}", "source-repository-digest": "sha", "source-repository-ref": "ref",
-		"source-repository-identifier": "repository_id", "source-repository-owner-uri": "{{ .url }}/{{ .repository_owner }}",
-		"source-repository-owner-identifier": "repository_owner_id", "build-config-uri": "{{ .url }}/{{ .workflow_ref }}", "build-config-digest": "workflow_sha",
-		"build-trigger": "event_name", "run-invocation-uri": "{{ .url }}/{{ .repository }}/actions/runs/{{ .run_id }}/attempts/{{ .run_attempt }}",
+		"build-signer-uri": "{{ .url }}/{{ .job_workflow_ref }}", "build-signer-digest": "job_workflow_sha",
+		"runner-environment":    "runner_environment",
+		"source-repository-uri": "{{ .url }}/{{ .repository }}", "source-repository-digest": "sha",
+		"source-repository-ref":              "ref",
+		"source-repository-identifier":       "repository_id",
+		"source-repository-owner-uri":        "{{ .url }}/{{ .repository_owner }}",
+		"source-repository-owner-identifier": "repository_owner_id",
+		"build-config-uri":                   "{{ .url }}/{{ .workflow_ref }}", "build-config-digest": "workflow_sha",
+		"build-trigger": "event_name",
+		"run-invocation-uri": "{{ .url }}/{{ .repository }}/actions/runs/{{ .run_id " +
+			"}}/attempts/{{ .run_attempt }}",
 		"source-repository-visibility-at-signing": "repository_visibility", "deployment-environment": "environment",
 	},
 	SAN: "{{ .url }}/{{ .job_workflow_ref }}",
 }
 
 var workflow = map[string]any{
-	"sub": "repo:octo/app:ref:refs/heads/main", "email": nil, "email_verified": nil, "event_name": "push", "sha": "abc123", "workflow": "release",
-	"repository": "octo/app", "ref": "refs/heads/main", "job_workflow_ref": "octo/app/.github/workflows/r.yml@refs/heads/main", "job_workflow_sha": "def456",
-	"runner_environment": "github-hosted", "repository_id": 12345678901234567, "repository_owner": "octo", "repository_owner_id": "77",
-	"workflow_ref": "octo/app/.github/workflows/r.yml@refs/heads/main", "workflow_sha": "def456", "run_id": "9", "run_attempt": 1, "repository_visibility": "public",
+	"sub": "repo:octo/app:ref:refs/heads/main", "email": nil, "email_verified": nil, "event_name": "push",
+	"sha": "abc123", "workflow": "release",
+	"repository": "octo/app", "ref": "refs/heads/main",
+	"job_workflow_ref": "octo/app/.github/workflows/r.yml@refs/heads/main", "job_workflow_sha": "def456",
+	"runner_environment": "github-hosted", "repository_id": 12345678901234567, "repository_owner": "octo",
+	"repository_owner_id": "77",
+	"workflow_ref":        "octo/app/.github/workflows/r.yml@refs/heads/main", "workflow_sha": "def456", "run_id": "9",
+	"run_attempt": 1, "repository_visibility": "public",
 }
 
 func verifier(t *testing.T, c oidc.Config, o oidc.Options) *oidc.Verifier {
@@ -79,21 +89,31 @@ func TestCIProvider(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := d.Identity
-	got := map[string]string{"san": id.SAN.Kind.String() + " " + id.SAN.Value, "challenge": id.ChallengeClaim + " " + id.Challenge}
+	got := map[string]string{
+		"san":       id.SAN.Kind.String() + " " + id.SAN.Value,
+		"challenge": id.ChallengeClaim + " " + id.Challenge,
+	}
 	for x := range identity.Known() {
 		if s := id.Extensions.Get(x); s != "" {
 			got[x.String()] = s
 		}
 	}
 	want := map[string]string{
-		"san": "URI https://github.com/octo/app/.github/workflows/r.yml@refs/heads/main", "challenge": "sub repo:octo/app:ref:refs/heads/main",
+		"san":       "URI https://github.com/octo/app/.github/workflows/r.yml@refs/heads/main",
+		"challenge": "sub repo:octo/app:ref:refs/heads/main",
 		"issuer-v1": p.URL(), "issuer": p.URL(), "subject": "repo:octo/app:ref:refs/heads/main",
-		"github-workflow-trigger": "push", "github-workflow-sha": "abc123", "github-workflow-name": "release", "github-workflow-repository": "octo/app", "github-workflow-ref": "refs/heads/main",
-		"build-signer-uri": "https://github.com/octo/app/.github/workflows/r.yml@refs/heads/main", "build-signer-digest": "def456", "runner-environment": "github-hosted",
-		"source-repository-uri": "https://github.com/octo/app", "source-repository-digest": "abc123", "source-repository-ref": "refs/heads/main",
-		"source-repository-identifier": "12345678901234567", "source-repository-owner-uri": "https://github.com/octo", "source-repository-owner-identifier": "77",
-		"build-config-uri": "https://github.com/octo/app/.github/workflows/r.yml@refs/heads/main", "build-config-digest": "def456", "build-trigger": "push",
-		"run-invocation-uri": "https://github.com/octo/app/actions/runs/9/attempts/1", "source-repository-visibility-at-signing": "public",
+		"github-workflow-trigger": "push", "github-workflow-sha": "abc123", "github-workflow-name": "release",
+		"github-workflow-repository": "octo/app", "github-workflow-ref": "refs/heads/main",
+		"build-signer-uri":    "https://github.com/octo/app/.github/workflows/r.yml@refs/heads/main",
+		"build-signer-digest": "def456", "runner-environment": "github-hosted",
+		"source-repository-uri": "https://github.com/octo/app", "source-repository-digest": "abc123",
+		"source-repository-ref":        "refs/heads/main",
+		"source-repository-identifier": "12345678901234567", "source-repository-owner-uri": "https://github.com/octo",
+		"source-repository-owner-identifier": "77",
+		"build-config-uri":                   "https://github.com/octo/app/.github/workflows/r.yml@refs/heads/main",
+		"build-config-digest":                "def456", "build-trigger": "push",
+		"run-invocation-uri":                      "https://github.com/octo/app/actions/runs/9/attempts/1",
+		"source-repository-visibility-at-signing": "public",
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
@@ -122,20 +142,28 @@ func TestTokenHygiene(t *testing.T) {
 	now := time.Now().Unix()
 	twice := fmt.Sprintf(`{"iss":%q,"ISS":"x","aud":"sigstore","sub":"s","email":"a@b.cc","email_verified":true,"iat":%d,"exp":%d}`, p.URL(), now, now+60)
 	for name, token := range map[string]string{
-		"padded": good + "=", "line end": good + "\n", "space": " " + good, "four parts": good + ".x", "two parts": parts[0] + "." + parts[1],
-		"JSON": `{"payload":"x","signatures":[]}`, "claims differ in case": parts[0] + "." + part(twice) + "." + parts[2],
-		"crit": part(`{"alg":"ES256","crit":["exp"]}`) + "." + parts[1] + "." + parts[2], "b64": part(`{"alg":"ES256","b64":false}`) + "." + parts[1] + "." + parts[2],
-		"no alg": part(`{}`) + "." + parts[1] + "." + parts[2], "nested": parts[0] + "." + part(strings.Repeat(`{"a":`, 20)+"1"+strings.Repeat("}", 20)) + "." + parts[2],
-		"bytes after": parts[0] + "." + part(`{"iss":"x"} {}`) + "." + parts[2], "not UTF-8": parts[0] + "." + part("{\"iss\":\"\xff\"}") + "." + parts[2],
+		"padded": good + "=", "line end": good + "\n", "space": " " + good, "four parts": good + ".x",
+		"two parts":             parts[0] + "." + parts[1],
+		"JSON":                  `{"payload":"x","signatures":[]}`,
+		"claims differ in case": parts[0] + "." + part(twice) + "." + parts[2],
+		"crit":                  part(`{"alg":"ES256","crit":["exp"]}`) + "." + parts[1] + "." + parts[2],
+		"b64":                   part(`{"alg":"ES256","b64":false}`) + "." + parts[1] + "." + parts[2],
+		"no alg":                part(`{}`) + "." + parts[1] + "." + parts[2],
+		"nested": parts[0] + "." +
+			part(strings.Repeat(`{"a":`, 20)+"1"+strings.Repeat("}", 20)) + "." + parts[2],
+		"bytes after": parts[0] + "." + part(`{"iss":"x"} {}`) + "." + parts[2],
+		"not UTF-8":   parts[0] + "." + part("{\"iss\":\"\xff\"}") + "." + parts[2],
 	} {
 		if _, err := v.Identify(t.Context(), token); reason(err) != fault.TokenMalformed {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	for name, token := range map[string]string{ // GHSA-f83f-xpx7-ffpw
-		"dots": strings.Repeat(".", 8<<20), "dots at the limit": strings.Repeat(".", 16<<10), "long": good + strings.Repeat("A", 16<<10),
+		"dots": strings.Repeat(".", 8<<20), "dots at the limit": strings.Repeat(".", 16<<10),
+		"long": good + strings.Repeat("A", 16<<10),
 	} {
-		if _, err := v.Identify(t.Context(), token); reason(err) != fault.TokenTooLarge && reason(err) != fault.TokenMalformed {
+		if _, err := v.Identify(t.Context(), token); reason(err) != fault.TokenTooLarge &&
+			reason(err) != fault.TokenMalformed {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -161,7 +189,10 @@ func TestRotationAndFlood(t *testing.T) {
 		t.Fatalf("after a rotation: %v", err)
 	}
 	key, _ := p.Key()
-	claims := map[string]any{"iss": p.URL(), "aud": "sigstore", "sub": "s", "email": "a@example.com", "email_verified": true, "iat": time.Now().Unix(), "exp": time.Now().Add(time.Minute).Unix()}
+	claims := map[string]any{
+		"iss": p.URL(), "aud": "sigstore", "sub": "s", "email": "a@example.com",
+		"email_verified": true, "iat": time.Now().Unix(), "exp": time.Now().Add(time.Minute).Unix(),
+	}
 	before := p.Requests()
 	var all sync.WaitGroup
 	for i := range 200 {
@@ -196,9 +227,15 @@ func TestLastGoodKeys(t *testing.T) {
 	if _, err := again.Identify(t.Context(), p.Token(nil)); err != nil {
 		t.Errorf("after a restart: %v", err)
 	}
-	old := verifier(t, email(p), oidc.Options{StateDir: dir, Now: func() time.Time { return time.Now().Add(25 * time.Hour) }})
+	old := verifier(t, email(p), oidc.Options{
+		StateDir: dir,
+		Now:      func() time.Time { return time.Now().Add(25 * time.Hour) },
+	})
 	day := time.Now().Add(25 * time.Hour).Unix()
-	if _, err := old.Identify(t.Context(), p.Token(map[string]any{"iat": day, "exp": day + 60})); reason(err) != fault.ProviderUnavailable {
+	if _, err := old.Identify(t.Context(), p.Token(map[string]any{
+		"iat": day,
+		"exp": day + 60,
+	})); reason(err) != fault.ProviderUnavailable {
 		t.Errorf("a day later: %v", err)
 	}
 }
@@ -244,12 +281,15 @@ func TestCheck(t *testing.T) {
 		"no audience":   {exact(u, with(func(c *oidc.IssuerConfig) { c.ClientID = "" })), "client-id"},
 		"type":          {exact(u, with(func(c *oidc.IssuerConfig) { c.Type = "mail" })), "unknown"},
 		"no domain":     {exact(u, with(func(c *oidc.IssuerConfig) { c.Type = "spiffe" })), "trust domain"},
-		"no profile":    {exact(u, with(func(c *oidc.IssuerConfig) { c.Type, c.CIProvider = "ci-provider", "x" })), "no entry"},
-		"star":          {exact("https://*.example.com", ok), "meta-issuers"},
-		"user":          {exact("https://u@a.example.com", ok), "no user"},
-		"path":          {exact(u, with(func(c *oidc.IssuerConfig) { c.IssuerClaim = "$..x" })), "path of claim names"},
-		"overlap":       {meta("https://*.example.com/a", "https://x*.example.com/*"), "overlaps"},
-		"no overlap":    {meta("https://*.example.com/a", "https://*.example.com/b", "https://*.x.example.com/a"), ""},
+		"no profile": {
+			exact(u, with(func(c *oidc.IssuerConfig) { c.Type, c.CIProvider = "ci-provider", "x" })),
+			"no entry",
+		},
+		"star":       {exact("https://*.example.com", ok), "meta-issuers"},
+		"user":       {exact("https://u@a.example.com", ok), "no user"},
+		"path":       {exact(u, with(func(c *oidc.IssuerConfig) { c.IssuerClaim = "$..x" })), "path of claim names"},
+		"overlap":    {meta("https://*.example.com/a", "https://x*.example.com/*"), "overlaps"},
+		"no overlap": {meta("https://*.example.com/a", "https://*.example.com/b", "https://*.x.example.com/a"), ""},
 	} {
 		err := c.config.Check()
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
@@ -284,12 +324,19 @@ func TestCheck(t *testing.T) {
 // D8: a star never matches a separator.
 func TestPatterns(t *testing.T) {
 	t.Parallel()
-	v := verifier(t, oidc.Config{MetaIssuers: map[string]oidc.IssuerConfig{"https://oidc.*.example.com/id/*": {ClientID: "sigstore", Type: "email"}}}, oidc.Options{})
+	v := verifier(t,
+		oidc.Config{MetaIssuers: map[string]oidc.IssuerConfig{"https://oidc.*.example.com/id/*": {
+			ClientID: "sigstore",
+			Type:     "email",
+		}}}, oidc.Options{})
 	p := idp.New(t, idp.Options{})
 	for iss, known := range map[string]bool{
-		"https://oidc.eu-1.example.com/id/AB_9": true, "https://oidc.eu.evil.example.com/id/A": false, "https://oidc.eu/x.example.com/id/A": false,
-		"https://oidc..example.com/id/A": false, "https://oidc.eu.example.com/id/": false, "https://oidc.eu.example.com/id/A/": false,
-		"https://oidc.eu.example.com/id/A%2f": false, "https://oidc.eu@evil.example.com/id/A": false, "xhttps://oidc.eu.example.com/id/A": false,
+		"https://oidc.eu-1.example.com/id/AB_9": true, "https://oidc.eu.evil.example.com/id/A": false,
+		"https://oidc.eu/x.example.com/id/A": false,
+		"https://oidc..example.com/id/A":     false, "https://oidc.eu.example.com/id/": false,
+		"https://oidc.eu.example.com/id/A/":   false,
+		"https://oidc.eu.example.com/id/A%2f": false, "https://oidc.eu@evil.example.com/id/A": false,
+		"xhttps://oidc.eu.example.com/id/A": false,
 	} {
 		_, err := v.Identify(t.Context(), p.Token(map[string]any{"iss": iss, "aud": "other"}))
 		want := fault.IssuerNotTrusted
@@ -319,12 +366,18 @@ func FuzzIdentify(f *testing.F) {
 }
 
 func FuzzTemplate(f *testing.F) {
-	for _, s := range []string{"a", "{{.a}}", `{{index . "b/c"}}`, `{{if eq .a "x"}}y{{else}}z{{end}}`, `{{ if (eq (index . "a") "x") }}y{{end}}`} {
+	for _, s := range []string{
+		"a", "{{.a}}", `{{index . "b/c"}}`, `{{if eq .a "x"}}y{{else}}z{{end}}`,
+		`{{ if (eq (index . "a") "x") }}y{{end}}`,
+	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		c := oidc.Config{
-			Issuers:   map[string]oidc.IssuerConfig{"https://a.example.com": {ClientID: "x", Type: "ci-provider", CIProvider: "p"}},
+			Issuers: map[string]oidc.IssuerConfig{"https://a.example.com": {
+				ClientID: "x", Type: "ci-provider",
+				CIProvider: "p",
+			}},
 			Providers: map[string]claims.ProfileConfig{"p": {SAN: s}},
 		}
 		_ = c.Check() // it must return, and not panic

@@ -15,7 +15,10 @@ import (
 const actions = "https://token.actions.githubusercontent.com"
 
 func withPolicy(p policy.Config) oidc.Config {
-	return oidc.Config{Issuers: map[string]oidc.IssuerConfig{actions: {ClientID: "sigstore", Profile: "github-workflow", Policy: &p}}}
+	return oidc.Config{Issuers: map[string]oidc.IssuerConfig{actions: {
+		ClientID: "sigstore",
+		Profile:  "github-workflow", Policy: &p,
+	}}}
 }
 
 func claimsOf(change map[string]any) map[string]any {
@@ -108,7 +111,8 @@ func TestPolicy(t *testing.T) {
 			}
 			continue
 		}
-		if f := fault.From(err); err == nil || f.Reason != fault.PolicyDenied || f.Meta["rule"] != c.denied || f.Kind != fault.Denied || d.Shadow != c.shadow {
+		if f := fault.From(err); err == nil || f.Reason != fault.PolicyDenied || f.Meta["rule"] != c.denied ||
+			f.Kind != fault.Denied || d.Shadow != c.shadow {
 			t.Errorf("%s: %v, %v", name, err, d.Shadow)
 		}
 	}
@@ -267,7 +271,8 @@ func TestWarnings(t *testing.T) {
 			"is refused; Fulcio uses the claim",
 		},
 	} {
-		if c.want != "" && !strings.Contains(c.text, c.want) || c.want == "" && strings.Contains(c.text, "oidc-issuers") {
+		if c.want != "" && !strings.Contains(c.text, c.want) ||
+			c.want == "" && strings.Contains(c.text, "oidc-issuers") {
 			t.Errorf("%s: %s", name, c.text)
 		}
 	}

@@ -39,14 +39,16 @@ func one(p *idp.Provider, change func(*oidc.IssuerConfig)) oidc.Config {
 func TestProviderFaults(t *testing.T) {
 	t.Parallel()
 	for _, f := range []idp.Fault{
-		idp.Error500, idp.Hang, idp.Garbage, idp.Huge, idp.Bomb, idp.Drip, idp.NoKeys, idp.WrongIssuer, idp.RedirectAway, idp.RedirectLoop,
+		idp.Error500, idp.Hang, idp.Garbage, idp.Huge, idp.Bomb, idp.Drip, idp.NoKeys, idp.WrongIssuer,
+		idp.RedirectAway, idp.RedirectLoop,
 	} {
 		t.Run(string(f), func(t *testing.T) {
 			t.Parallel()
 			p := idp.New(t, idp.Options{})
 			shift := new(atomic.Int64)
 			now := func() time.Time { return time.Now().Add(time.Duration(shift.Load())) }
-			v := verifier(t, one(p, func(c *oidc.IssuerConfig) { c.Outbound.Timeout = 2 * time.Second }), oidc.Options{Now: now})
+			v := verifier(t, one(p, func(c *oidc.IssuerConfig) { c.Outbound.Timeout = 2 * time.Second }),
+				oidc.Options{Now: now})
 			p.SetFault(f)
 			token := p.Token(nil)
 			began := time.Now()
@@ -55,14 +57,16 @@ func TestProviderFaults(t *testing.T) {
 				t.Errorf("took %s", d)
 			}
 			failure := fault.From(err)
-			if failure.Reason != fault.ProviderUnavailable || failure.RetryAfter <= 0 || strings.Contains(fmt.Sprint(failure.Meta), "canary") {
+			if failure.Reason != fault.ProviderUnavailable || failure.RetryAfter <= 0 ||
+				strings.Contains(fmt.Sprint(failure.Meta), "canary") {
 				t.Errorf("%v, %+v", err, failure)
 			}
 			if n := p.Sent(); n > 16<<20 {
 				t.Errorf("%d bytes were read", n)
 			}
 			began = time.Now()
-			if _, err = v.Identify(t.Context(), token); fault.From(err).Reason != fault.ProviderUnavailable || time.Since(began) > time.Second {
+			if _, err = v.Identify(t.Context(), token); fault.From(err).Reason != fault.ProviderUnavailable ||
+				time.Since(began) > time.Second {
 				t.Errorf("during the back-off: %v after %s", err, time.Since(began))
 			}
 			p.SetFault(idp.None)
@@ -72,7 +76,8 @@ func TestProviderFaults(t *testing.T) {
 			}
 			p.SetFault(f)
 			shift.Store(int64(time.Hour)) // the keys are no longer fresh, but usable
-			if _, err = v.Identify(t.Context(), p.Token(map[string]any{"iat": now().Unix(), "exp": now().Unix() + 60})); err != nil {
+			if _, err = v.Identify(t.Context(),
+				p.Token(map[string]any{"iat": now().Unix(), "exp": now().Unix() + 60})); err != nil {
 				t.Errorf("with cached keys: %v", err)
 			}
 		})
@@ -124,12 +129,17 @@ func TestPrivateAddresses(t *testing.T) {
 	local := strings.Replace(p.URL(), "127.0.0.1", "localhost", 1)
 	pattern := "https://local*:" + p.URL()[strings.LastIndex(strings.TrimSuffix(p.URL(), "/id/1"), ":")+1:]
 	c := oidc.IssuerConfig{ClientID: "sigstore", Type: "email", CACert: p.CA()}
-	v := verifier(t, oidc.Config{MetaIssuers: map[string]oidc.IssuerConfig{strings.TrimSuffix(pattern, "1") + "*": c}}, oidc.Options{})
+	v := verifier(t, oidc.Config{MetaIssuers: map[string]oidc.IssuerConfig{strings.TrimSuffix(pattern, "1") + "*": c}},
+		oidc.Options{})
 	_, err := v.Identify(t.Context(), p.Token(map[string]any{"iss": local}))
-	if reason(err) != fault.ProviderUnavailable || !strings.Contains(err.Error(), "not a public address") || p.Requests() != 0 {
+	if reason(err) != fault.ProviderUnavailable || !strings.Contains(err.Error(), "not a public address") ||
+		p.Requests() != 0 {
 		t.Errorf("a pattern led to loopback: %v, %d requests", err, p.Requests())
 	}
-	for _, host := range []string{"127.0.0.1:1", "10.0.0.1", "169.254.169.254", "192.168.1.1", "[::1]:1", "[fd00::1]", "100.64.0.1", "0.0.0.0", "[::ffff:127.0.0.1]:1", "[64:ff9b::7f00:1]"} {
+	for _, host := range []string{
+		"127.0.0.1:1", "10.0.0.1", "169.254.169.254", "192.168.1.1", "[::1]:1", "[fd00::1]",
+		"100.64.0.1", "0.0.0.0", "[::ffff:127.0.0.1]:1", "[64:ff9b::7f00:1]",
+	} {
 		front := httptest.NewUnstartedServer(nil)
 		iss := ""
 		front.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -139,7 +149,8 @@ func TestPrivateAddresses(t *testing.T) {
 		t.Cleanup(front.Close)
 		iss = "https://idp.example.com/" + host // not on loopback, as far as the configuration says
 		v := verifier(t, oidc.Config{Issuers: map[string]oidc.IssuerConfig{iss: {
-			ClientID: "sigstore", Type: "email", DiscoveryURL: front.URL, CACert: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: front.Certificate().Raw})),
+			ClientID: "sigstore", Type: "email", DiscoveryURL: front.URL,
+			CACert: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: front.Certificate().Raw})),
 		}}}, oidc.Options{})
 		_, err := v.Identify(t.Context(), p.Token(map[string]any{"iss": iss}))
 		if reason(err) != fault.ProviderUnavailable || !strings.Contains(err.Error(), "not a public address") {
@@ -152,11 +163,18 @@ func TestPrivateAddresses(t *testing.T) {
 func TestLoopbackPattern(t *testing.T) {
 	t.Parallel()
 	p := idp.New(t, idp.Options{Path: "/id/1"})
-	v := verifier(t, oidc.Config{MetaIssuers: map[string]oidc.IssuerConfig{"http://127.0.0.1:*/id/*": {ClientID: "sigstore", Type: "email"}}}, oidc.Options{})
+	v := verifier(t,
+		oidc.Config{MetaIssuers: map[string]oidc.IssuerConfig{"http://127.0.0.1:*/id/*": {
+			ClientID: "sigstore",
+			Type:     "email",
+		}}}, oidc.Options{})
 	if _, err := v.Identify(t.Context(), p.Token(nil)); err != nil {
 		t.Error(err)
 	}
-	if err := (oidc.Config{MetaIssuers: map[string]oidc.IssuerConfig{"http://*/id": {ClientID: "sigstore", Type: "email"}}}).Check(); err == nil {
+	if err := (oidc.Config{MetaIssuers: map[string]oidc.IssuerConfig{"http://*/id": {
+		ClientID: "sigstore",
+		Type:     "email",
+	}}}).Check(); err == nil {
 		t.Error("plain http to any host is fine")
 	}
 }
@@ -181,7 +199,8 @@ func TestPatternProviders(t *testing.T) {
 	for part := range 8 {
 		all.Go(func() {
 			for i := range 80 { // together more than the unproven providers that are remembered
-				_, err := v.Identify(t.Context(), good.Token(map[string]any{"iss": fmt.Sprintf("%sinvented-%d-%d", base, part, i)}))
+				_, err := v.Identify(t.Context(),
+					good.Token(map[string]any{"iss": fmt.Sprintf("%sinvented-%d-%d", base, part, i)}))
 				if reason(err) != fault.ProviderUnavailable {
 					t.Errorf("invented: %v", err)
 				}
@@ -246,7 +265,10 @@ func TestStateFromTheFuture(t *testing.T) {
 	t.Parallel()
 	p := idp.New(t, idp.Options{})
 	dir := t.TempDir()
-	ahead := verifier(t, one(p, nil), oidc.Options{StateDir: dir, Now: func() time.Time { return time.Now().Add(10 * 365 * 24 * time.Hour) }})
+	ahead := verifier(t, one(p, nil), oidc.Options{
+		StateDir: dir,
+		Now:      func() time.Time { return time.Now().Add(10 * 365 * 24 * time.Hour) },
+	})
 	ahead.Probe(t.Context())
 	old := p.Token(nil)
 	p.Rotate()
@@ -267,13 +289,17 @@ func TestPodToken(t *testing.T) {
 	}))
 	t.Cleanup(front.Close)
 	dir := t.TempDir()
-	for name, data := range map[string][]byte{"ca.crt": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: front.Certificate().Raw}), "token": []byte("POD")} {
+	for name, data := range map[string][]byte{"ca.crt": pem.EncodeToMemory(&pem.Block{
+		Type:  "CERTIFICATE",
+		Bytes: front.Certificate().Raw,
+	}), "token": []byte("POD")} {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	v := verifier(t, oidc.Config{Issuers: map[string]oidc.IssuerConfig{"https://kubernetes.default.svc": {
-		ClientID: "sigstore", Type: "kubernetes", DiscoveryURL: front.URL, CACert: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: front.Certificate().Raw})),
+		ClientID: "sigstore", Type: "kubernetes", DiscoveryURL: front.URL,
+		CACert: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: front.Certificate().Raw})),
 	}}}, oidc.Options{ServiceAccountDir: dir})
 	if s := v.Probe(t.Context()); s[0].OK || got.Load() != 0 {
 		t.Errorf("%+v, the token was sent %d times", s, got.Load())
@@ -363,13 +389,17 @@ func TestOutbound(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := identify(secure, func(c *oidc.IssuerConfig) { c.Outbound.CABundle = file("empty.pem", "x") }); err == nil || !strings.Contains(err.Error(), "ca-bundle") {
+	if err := identify(secure,
+		func(c *oidc.IssuerConfig) { c.Outbound.CABundle = file("empty.pem", "x") }); err == nil ||
+		!strings.Contains(err.Error(), "ca-bundle") {
 		t.Errorf("a bundle without certificate: %v", err)
 	}
-	if err := identify(closed, func(c *oidc.IssuerConfig) { c.CACert = closed.CA() }); reason(err) != fault.ProviderUnavailable {
+	if err := identify(closed,
+		func(c *oidc.IssuerConfig) { c.CACert = closed.CA() }); reason(err) != fault.ProviderUnavailable {
 		t.Errorf("without a client certificate: %v", err)
 	}
-	if err := identify(closed, func(c *oidc.IssuerConfig) { c.CACert, c.Outbound.ClientCertificate = closed.CA(), pair }); err != nil {
+	if err := identify(closed,
+		func(c *oidc.IssuerConfig) { c.CACert, c.Outbound.ClientCertificate = closed.CA(), pair }); err != nil {
 		t.Errorf("with a client certificate: %v", err)
 	}
 
@@ -380,7 +410,8 @@ func TestOutbound(t *testing.T) {
 		far.ServeHTTP(w, r)
 	}))
 	t.Cleanup(proxy.Close)
-	if err := identify(far, func(c *oidc.IssuerConfig) { c.Outbound.Proxy = proxy.URL }); err != nil || proxied.Load() != 2 {
+	if err := identify(far, func(c *oidc.IssuerConfig) { c.Outbound.Proxy = proxy.URL }); err != nil ||
+		proxied.Load() != 2 {
 		t.Errorf("by a proxy: %v, %d requests", err, proxied.Load())
 	}
 
@@ -390,10 +421,13 @@ func TestOutbound(t *testing.T) {
 		t.Fatal(err)
 	}
 	moved := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprintf(w, `{"issuer":%q,"jwks_uri":"http://%s/keys","id_token_signing_alg_values_supported":["ES256"]}`, elsewhere.URL(), u.Host)
+		fmt.Fprintf(w, `{"issuer":%q,"jwks_uri":"http://%s/keys","id_token_signing_alg_values_supported":["ES256"]}`,
+			elsewhere.URL(), u.Host)
 	}))
 	t.Cleanup(moved.Close)
-	if err := identify(elsewhere, func(c *oidc.IssuerConfig) { c.DiscoveryURL = moved.URL + "/any/place" }); err != nil || elsewhere.Requests() != 1 {
+	if err := identify(elsewhere,
+		func(c *oidc.IssuerConfig) { c.DiscoveryURL = moved.URL + "/any/place" }); err != nil ||
+		elsewhere.Requests() != 1 {
 		t.Errorf("discovery-url: %v, %d requests to the issuer", err, elsewhere.Requests())
 	}
 }
@@ -402,7 +436,10 @@ func TestOutbound(t *testing.T) {
 func clientPair(t *testing.T) (certificate, key string) {
 	t.Helper()
 	k := pki.NewKey(pki.P256)
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour),
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, k.Public(), k)
 	if err != nil {
 		t.Fatal(err)
@@ -411,7 +448,8 @@ func clientPair(t *testing.T) (certificate, key string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}))
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})),
+		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}))
 }
 
 // E13: the bearer token is read again and sent only to the provider's own host, over https.
@@ -451,7 +489,8 @@ func TestBearer(t *testing.T) {
 
 	got = nil
 	plain := idp.New(t, idp.Options{})
-	if err := one(plain, func(c *oidc.IssuerConfig) { c.Outbound.BearerTokenFile = token }).Check(); err == nil || !strings.Contains(err.Error(), "plain http") {
+	if err := one(plain, func(c *oidc.IssuerConfig) { c.Outbound.BearerTokenFile = token }).Check(); err == nil ||
+		!strings.Contains(err.Error(), "plain http") {
 		t.Errorf("over plain http: %v", err)
 	}
 	away := idp.New(t, idp.Options{TLS: true, Wrap: note})
@@ -461,7 +500,9 @@ func TestBearer(t *testing.T) {
 				r.Host, away.URL()+"/keys")
 		})
 	}})
-	v = verifier(t, one(front, func(c *oidc.IssuerConfig) { c.CACert, c.Outbound.BearerTokenFile = front.CA()+away.CA(), token }), oidc.Options{})
+	v = verifier(t,
+		one(front, func(c *oidc.IssuerConfig) { c.CACert, c.Outbound.BearerTokenFile = front.CA()+away.CA(), token }),
+		oidc.Options{})
 	// The other host serves its keys without the token, and must not get it.
 	if _, err := v.Identify(t.Context(), away.Token(map[string]any{"iss": front.URL()})); err != nil ||
 		len(got) != 1 || got[0] != "" {
@@ -486,7 +527,8 @@ func TestStaticKeys(t *testing.T) {
 	now := func() time.Time { return time.Now().Add(time.Duration(shift.Load())) }
 	token := func() string { return p.Token(map[string]any{"iat": now().Unix(), "exp": now().Unix() + 60}) }
 	for name, keys := range map[string]provider.StaticKeysConfig{
-		"inline": {JWKS: string(p.JWKS())}, "file": {File: filepath.Join(dir, "a.json")}, "directory": {Dir: dir}, "algorithms": {JWKS: string(p.JWKS()), Algorithms: []string{"ES256"}},
+		"inline": {JWKS: string(p.JWKS())}, "file": {File: filepath.Join(dir, "a.json")}, "directory": {Dir: dir},
+		"algorithms": {JWKS: string(p.JWKS()), Algorithms: []string{"ES256"}},
 	} {
 		v := verifier(t, one(p, func(c *oidc.IssuerConfig) { c.StaticKeys = &keys }), oidc.Options{Now: now})
 		if _, err := v.Identify(t.Context(), token()); err != nil {
@@ -542,7 +584,8 @@ func TestStaticKeys(t *testing.T) {
 		{Dir: dir + "/none"},
 		{JWKS: string(p.JWKS()), File: "x"},
 	} {
-		if _, err := oidc.New(one(p, func(c *oidc.IssuerConfig) { c.StaticKeys = &bad }), oidc.Options{}); err == nil || !strings.Contains(err.Error(), "static-keys") {
+		if _, err := oidc.New(one(p, func(c *oidc.IssuerConfig) { c.StaticKeys = &bad }), oidc.Options{}); err == nil ||
+			!strings.Contains(err.Error(), "static-keys") {
 			t.Errorf("%+v: %v", bad, err)
 		}
 	}
@@ -561,29 +604,74 @@ func TestTokenRules(t *testing.T) {
 		claims map[string]any
 		want   fault.Reason
 	}{
-		"audiences":           {func(c *oidc.IssuerConfig) { c.Audiences = []string{"other"} }, map[string]any{"aud": "other"}, ""},
-		"audiences alone":     {func(c *oidc.IssuerConfig) { c.ClientID, c.Audiences = "", []string{"other"} }, map[string]any{"aud": "sigstore"}, fault.AudienceMismatch},
-		"list":                {nil, map[string]any{"aud": []any{"x", "sigstore"}}, ""},
-		"azp of a list":       {nil, map[string]any{"aud": []any{"x", "sigstore"}, "azp": "x"}, fault.AudienceMismatch},
-		"azp alone":           {nil, map[string]any{"azp": "x"}, ""},
-		"party":               {func(c *oidc.IssuerConfig) { c.AuthorizedParties = []string{"cli"} }, map[string]any{"azp": "cli"}, ""},
-		"other party":         {func(c *oidc.IssuerConfig) { c.AuthorizedParties = []string{"cli"} }, map[string]any{"azp": "sigstore"}, fault.AudienceMismatch},
-		"no party":            {func(c *oidc.IssuerConfig) { c.AuthorizedParties = []string{"cli"} }, nil, fault.AudienceMismatch},
-		"age":                 {func(c *oidc.IssuerConfig) { c.MaxAge = time.Minute }, map[string]any{"iat": now.Add(-2 * time.Minute).Unix()}, fault.TokenTooLongLived},
-		"young":               {func(c *oidc.IssuerConfig) { c.MaxAge = time.Minute }, nil, ""},
-		"age, lenient":        {func(c *oidc.IssuerConfig) { c.MaxAge, c.Compat = time.Minute, "fulcio" }, map[string]any{"iat": nil}, fault.ClaimMissing},
-		"lifetime":            {func(c *oidc.IssuerConfig) { c.MaxLifetime = time.Minute }, nil, fault.TokenTooLongLived},
-		"a day":               {nil, map[string]any{"exp": now.Add(25 * time.Hour).Unix()}, fault.TokenTooLongLived},
-		"a day, lenient":      {func(c *oidc.IssuerConfig) { c.Compat = "fulcio" }, map[string]any{"exp": now.Add(25 * time.Hour).Unix()}, ""},
-		"from the future":     {nil, map[string]any{"iat": now.Add(2 * time.Minute).Unix()}, fault.TokenNotYetValid},
-		"future, lenient":     {func(c *oidc.IssuerConfig) { c.Compat = "fulcio" }, map[string]any{"iat": now.Add(time.Hour).Unix()}, ""},
-		"not before":          {nil, map[string]any{"nbf": now.Add(2 * time.Minute).Unix()}, fault.TokenNotYetValid},
-		"not before, lenient": {func(c *oidc.IssuerConfig) { c.Compat = "fulcio" }, map[string]any{"nbf": now.Add(4 * time.Minute).Unix()}, ""},
-		"expired":             {nil, map[string]any{"exp": now.Add(-time.Second).Unix()}, fault.TokenExpired},
-		"no iat":              {nil, map[string]any{"iat": nil}, fault.ClaimMissing},
-		"no exp":              {nil, map[string]any{"exp": nil}, fault.ClaimMissing},
-		"exp is a text":       {nil, map[string]any{"exp": "soon"}, fault.ClaimInvalid},
-		"algorithm":           {func(c *oidc.IssuerConfig) { c.TokenAlgorithms = []string{"RS256"} }, nil, fault.AlgorithmNotAllowed},
+		"audiences": {
+			func(c *oidc.IssuerConfig) { c.Audiences = []string{"other"} },
+			map[string]any{"aud": "other"},
+			"",
+		},
+		"audiences alone": {
+			func(c *oidc.IssuerConfig) { c.ClientID, c.Audiences = "", []string{"other"} },
+			map[string]any{"aud": "sigstore"},
+			fault.AudienceMismatch,
+		},
+		"list":          {nil, map[string]any{"aud": []any{"x", "sigstore"}}, ""},
+		"azp of a list": {nil, map[string]any{"aud": []any{"x", "sigstore"}, "azp": "x"}, fault.AudienceMismatch},
+		"azp alone":     {nil, map[string]any{"azp": "x"}, ""},
+		"party": {
+			func(c *oidc.IssuerConfig) { c.AuthorizedParties = []string{"cli"} },
+			map[string]any{"azp": "cli"},
+			"",
+		},
+		"other party": {
+			func(c *oidc.IssuerConfig) { c.AuthorizedParties = []string{"cli"} },
+			map[string]any{"azp": "sigstore"},
+			fault.AudienceMismatch,
+		},
+		"no party": {
+			func(c *oidc.IssuerConfig) { c.AuthorizedParties = []string{"cli"} }, nil,
+			fault.AudienceMismatch,
+		},
+		"age": {
+			func(c *oidc.IssuerConfig) { c.MaxAge = time.Minute },
+			map[string]any{"iat": now.Add(-2 * time.Minute).Unix()},
+			fault.TokenTooLongLived,
+		},
+		"young": {func(c *oidc.IssuerConfig) { c.MaxAge = time.Minute }, nil, ""},
+		"age, lenient": {
+			func(c *oidc.IssuerConfig) { c.MaxAge, c.Compat = time.Minute, "fulcio" },
+			map[string]any{"iat": nil},
+			fault.ClaimMissing,
+		},
+		"lifetime": {
+			func(c *oidc.IssuerConfig) { c.MaxLifetime = time.Minute }, nil,
+			fault.TokenTooLongLived,
+		},
+		"a day": {nil, map[string]any{"exp": now.Add(25 * time.Hour).Unix()}, fault.TokenTooLongLived},
+		"a day, lenient": {
+			func(c *oidc.IssuerConfig) { c.Compat = "fulcio" },
+			map[string]any{"exp": now.Add(25 * time.Hour).Unix()},
+			"",
+		},
+		"from the future": {nil, map[string]any{"iat": now.Add(2 * time.Minute).Unix()}, fault.TokenNotYetValid},
+		"future, lenient": {
+			func(c *oidc.IssuerConfig) { c.Compat = "fulcio" },
+			map[string]any{"iat": now.Add(time.Hour).Unix()},
+			"",
+		},
+		"not before": {nil, map[string]any{"nbf": now.Add(2 * time.Minute).Unix()}, fault.TokenNotYetValid},
+		"not before, lenient": {
+			func(c *oidc.IssuerConfig) { c.Compat = "fulcio" },
+			map[string]any{"nbf": now.Add(4 * time.Minute).Unix()},
+			"",
+		},
+		"expired":       {nil, map[string]any{"exp": now.Add(-time.Second).Unix()}, fault.TokenExpired},
+		"no iat":        {nil, map[string]any{"iat": nil}, fault.ClaimMissing},
+		"no exp":        {nil, map[string]any{"exp": nil}, fault.ClaimMissing},
+		"exp is a text": {nil, map[string]any{"exp": "soon"}, fault.ClaimInvalid},
+		"algorithm": {
+			func(c *oidc.IssuerConfig) { c.TokenAlgorithms = []string{"RS256"} }, nil,
+			fault.AlgorithmNotAllowed,
+		},
 	} {
 		v := verifier(t, one(p, c.change), oidc.Options{})
 		if _, err := v.Identify(t.Context(), p.Token(c.claims)); reason(err) != c.want {

@@ -32,7 +32,8 @@ func TestCanonicalEC(t *testing.T) {
 				t.Errorf("%s: byte %d changed, and it is canonical", curve.Params().Name, i)
 			}
 		}
-		if canonical(append(bytes.Clone(want), 0), k.Public()) == nil || canonical(want[:len(want)-1], k.Public()) == nil {
+		if canonical(append(bytes.Clone(want), 0), k.Public()) == nil ||
+			canonical(want[:len(want)-1], k.Public()) == nil {
 			t.Errorf("%s: another length is canonical", curve.Params().Name)
 		}
 	}

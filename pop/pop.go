@@ -117,7 +117,8 @@ func (p *Policy) permit(names []string) error {
 	for i, name := range names {
 		a, ok := lookup(name)
 		if !ok {
-			errs = append(errs, fault.BadSetting(fmt.Sprintf("unknown client algorithm %.80q", name), suggest(name), strconv.Itoa(i)))
+			errs = append(errs, fault.BadSetting(fmt.Sprintf("unknown client algorithm %.80q", name),
+				suggest(name), strconv.Itoa(i)))
 			continue
 		}
 		if err := MLDSAError(); a.family == familyMLDSA && err != nil {

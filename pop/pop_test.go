@@ -107,12 +107,14 @@ func TestAlgorithms(t *testing.T) {
 			t.Errorf("%s: the key changed", c.name)
 		}
 		for what, change := range map[string]func(*pop.Proof){
-			"another text": func(x *pop.Proof) { x.Challenge = "bob@example.com" }, "no signature": func(x *pop.Proof) { x.Signature = nil },
+			"another text":  func(x *pop.Proof) { x.Challenge = "bob@example.com" },
+			"no signature":  func(x *pop.Proof) { x.Signature = nil },
 			"another key's": func(x *pop.Proof) { x.Signature = sign(t, ec(t, elliptic.P256()), crypto.SHA256, challenge) }, "no challenge": func(x *pop.Proof) { x.Challenge = "" },
 		} {
 			bad := proof
 			change(&bad)
-			if _, err := p.VerifySignature(bad); reason(err) != fault.ProofInvalid && !(what == "no challenge" && err != nil) {
+			if _, err := p.VerifySignature(bad); reason(err) != fault.ProofInvalid &&
+				!(what == "no challenge" && err != nil) {
 				t.Errorf("%s: %s: %v", c.name, what, err)
 			}
 		}
@@ -161,7 +163,10 @@ func TestRefusedKeys(t *testing.T) {
 		"two blocks":    {append(append([]byte{}, good...), good...), fault.KeyMalformed},
 		"private block": {pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte{1}}), fault.KeyMalformed},
 	} {
-		_, err := p.VerifySignature(pop.Proof{PublicKey: c.key, Signature: []byte{1}, Challenge: challenge, ChallengeClaim: "email"})
+		_, err := p.VerifySignature(pop.Proof{
+			PublicKey: c.key, Signature: []byte{1}, Challenge: challenge,
+			ChallengeClaim: "email",
+		})
 		if err == nil || c.want != "" && reason(err) != c.want {
 			t.Errorf("%s: %v, want %s", name, err, c.want)
 		}
@@ -172,10 +177,12 @@ func TestRefusedKeys(t *testing.T) {
 		PublicKey: pki.PublicPEM(k.Public()),
 		Signature: sign(t, k, crypto.SHA256, challenge), Challenge: challenge, ChallengeClaim: "email",
 	})
-	if reason(err) != fault.KeyAlgorithmNotAllowed || !strings.HasPrefix(fault.From(err).Public, "signing algorithm not permitted") {
+	if reason(err) != fault.KeyAlgorithmNotAllowed ||
+		!strings.HasPrefix(fault.From(err).Public, "signing algorithm not permitted") {
 		t.Errorf("not on the list: %v", err)
 	}
-	if _, err := pop.New(pop.Config{Algorithms: []string{"ecdsa-sha2-256-nistp265"}}, pop.Options{}); err == nil || !strings.Contains(err.Error(), "ecdsa-sha2-256-nistp256") {
+	if _, err := pop.New(pop.Config{Algorithms: []string{"ecdsa-sha2-256-nistp265"}}, pop.Options{}); err == nil ||
+		!strings.Contains(err.Error(), "ecdsa-sha2-256-nistp256") {
 		t.Errorf("a misspelt algorithm: %v", err)
 	}
 }

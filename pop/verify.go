@@ -64,14 +64,17 @@ func (p *Policy) VerifyCSR(pemBytes []byte) (Key, error) {
 	if hash == crypto.SHA1 || hash == crypto.MD5 {
 		// The standard library still verifies SHA-1 signatures of signing requests. An attacker who can produce
 		// collisions could move such a signature to another request.
-		return Key{}, fault.New(fault.ProofInvalid, fmt.Errorf("signing request signed with %s", csr.SignatureAlgorithm))
+		return Key{}, fault.New(fault.ProofInvalid,
+			fmt.Errorf("signing request signed with %s", csr.SignatureAlgorithm))
 	}
 	if err := csr.CheckSignature(); err != nil {
-		return Key{}, fault.New(fault.ProofInvalid, fmt.Errorf("signature of the signing request (%s): %w", csr.SignatureAlgorithm, err))
+		return Key{}, fault.New(fault.ProofInvalid,
+			fmt.Errorf("signature of the signing request (%s): %w", csr.SignatureAlgorithm, err))
 	}
 	if !known {
 		name := csr.SignatureAlgorithm.String()
-		return Key{}, fault.New(fault.KeyAlgorithmNotAllowed, nil, "algorithm", name).WithPublic("unrecognized signature algorithm: %s", name)
+		return Key{}, fault.New(fault.KeyAlgorithmNotAllowed, nil, "algorithm",
+			name).WithPublic("unrecognized signature algorithm: %s", name)
 	}
 	return p.finish(spki, pub, hash)
 }

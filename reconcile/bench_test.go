@@ -16,7 +16,10 @@ import (
 func BenchmarkRun(b *testing.B) {
 	const entries = 10000
 	p, dir := pki.New(pki.Options{}), b.TempDir()
-	o := history.Options{PKI: p, Log: filepath.Join(dir, "log"), Origin: "log.test/ct", Journal: filepath.Join(dir, "journal"), Entries: entries, End: time.Now()}
+	o := history.Options{
+		PKI: p, Log: filepath.Join(dir, "log"), Origin: "log.test/ct",
+		Journal: filepath.Join(dir, "journal"), Entries: entries, End: time.Now(),
+	}
 	log, err := history.Write(o)
 	must(b, err)
 	b.ReportAllocs()

@@ -19,9 +19,10 @@ type Status string
 
 // The statuses of a chain, in their order.
 const (
-	Prepared    Status = "prepared"    // a trial with the key succeeded; instances serve the chain in the trust bundle
-	Published   Status = "published"   // verifiers can fetch the chain from every source, since Chain.Published
-	Accepted    Status = "accepted"    // published for the propagation delay; every log lists its root, and a trial verified
+	Prepared  Status = "prepared"  // a trial with the key succeeded; instances serve the chain in the trust bundle
+	Published Status = "published" // verifiers can fetch the chain from every source, since Chain.Published
+	// published for the propagation delay; every log lists its root, and a trial verified
+	Accepted    Status = "accepted"
 	Active      Status = "active"      // it signs
 	Retiring    Status = "retiring"    // it no longer signs; its last certificates are in use until Chain.Ends
 	Retired     Status = "retired"     // signatures up to Chain.Ends verify with the trusted root; not in the bundle
@@ -157,7 +158,8 @@ var goodName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 // CheckName says what is wrong with the name of a chain.
 func CheckName(name string) error {
 	if !goodName.MatchString(name) {
-		return fmt.Errorf("invalid chain name %q: write up to 64 letters and digits; - _ . are also allowed after the first character",
+		return fmt.Errorf("invalid chain name %q: write up to 64 letters and digits; - _ . are also allowed "+
+			"after the first character",
 			name)
 	}
 	return nil

@@ -27,12 +27,16 @@ func (h *healthService) now() grpc_health_v1.HealthCheckResponse_ServingStatus {
 }
 
 // Check returns the health once.
-func (h *healthService) Check(context.Context, *grpc_health_v1.HealthCheckRequest) (*grpc_health_v1.HealthCheckResponse, error) {
+func (h *healthService) Check(context.Context,
+	*grpc_health_v1.HealthCheckRequest,
+) (*grpc_health_v1.HealthCheckResponse, error) {
 	return &grpc_health_v1.HealthCheckResponse{Status: h.now()}, nil
 }
 
 // List returns the health for every name.
-func (h *healthService) List(context.Context, *grpc_health_v1.HealthListRequest) (*grpc_health_v1.HealthListResponse, error) {
+func (h *healthService) List(context.Context,
+	*grpc_health_v1.HealthListRequest,
+) (*grpc_health_v1.HealthListResponse, error) {
 	st := &grpc_health_v1.HealthCheckResponse{Status: h.now()}
 	return &grpc_health_v1.HealthListResponse{Statuses: map[string]*grpc_health_v1.HealthCheckResponse{
 		"": st, fulciopb.CA_ServiceDesc.ServiceName: st,
@@ -43,7 +47,9 @@ func (h *healthService) List(context.Context, *grpc_health_v1.HealthListRequest)
 const watchEvery = time.Second
 
 // Watch sends the health at once and at every change, until the caller disconnects or the server stops.
-func (h *healthService) Watch(_ *grpc_health_v1.HealthCheckRequest, stream grpc.ServerStreamingServer[grpc_health_v1.HealthCheckResponse]) error {
+func (h *healthService) Watch(_ *grpc_health_v1.HealthCheckRequest,
+	stream grpc.ServerStreamingServer[grpc_health_v1.HealthCheckResponse],
+) error {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	last := grpc_health_v1.HealthCheckResponse_UNKNOWN

@@ -18,7 +18,10 @@ func TestIdentitiesInCertificates(t *testing.T) {
 	w := newFixtureWith(t, true, func(c *oidc.IssuerConfig) {
 		off := false
 		c.Type, c.SubjectDomain, c.LegacyExtensions = "username", "127.0.0.1", &off
-		c.CustomExtensions = map[string]string{"1.3.6.1.4.1.99999.1.10": "{{.team}}/{{.sub}}", "1.3.6.1.4.1.99999.1.2": "team", "1.3.6.1.4.1.99999.2": `{{index . "absent"}}`}
+		c.CustomExtensions = map[string]string{
+			"1.3.6.1.4.1.99999.1.10": "{{.team}}/{{.sub}}",
+			"1.3.6.1.4.1.99999.1.2":  "team", "1.3.6.1.4.1.99999.2": `{{index . "absent"}}`,
+		}
 	})
 	token := w.idp.Token(map[string]any{"sub": "élise", "team": "release"})
 	var request map[string]any
@@ -50,17 +53,20 @@ func TestIssuerRules(t *testing.T) {
 	w := newFixtureWith(t, false, func(c *oidc.IssuerConfig) {
 		c.Type = "email"
 		c.Policy = &policy.Config{Rules: []policy.RuleConfig{
-			{Name: "no-bob", Deny: `claims.email.startsWith("bob@")`}, {Name: "no-alice", Deny: `san == "alice@example.com"`, Shadow: true},
+			{Name: "no-bob", Deny: `claims.email.startsWith("bob@")`},
+			{Name: "no-alice", Deny: `san == "alice@example.com"`, Shadow: true},
 		}}
 	})
 	a := w.rest(http.MethodPost, "/api/v2/signingCert", w.body(w.idp.Token(map[string]any{"email": "bob@example.com"})))
-	if a.code != http.StatusForbidden || a.status.Code != 7 || len(a.status.Details) != 1 || a.status.Details[0].Reason != "POLICY_DENIED" || a.status.Details[0].Metadata["rule"] != "no-bob" {
+	if a.code != http.StatusForbidden || a.status.Code != 7 || len(a.status.Details) != 1 ||
+		a.status.Details[0].Reason != "POLICY_DENIED" || a.status.Details[0].Metadata["rule"] != "no-bob" {
 		t.Errorf("%d %s", a.code, a.body)
 	}
 	if a := w.rest(http.MethodPost, "/api/v2/signingCert", w.body(w.idp.Token(nil))); a.code != http.StatusOK {
 		t.Errorf("%d %s", a.code, a.body)
 	}
-	if text := w.logs.String(); !strings.Contains(text, `"rule":"no-bob"`) || !strings.Contains(text, `"would_refuse":"no-alice"`) {
+	if text := w.logs.String(); !strings.Contains(text, `"rule":"no-bob"`) ||
+		!strings.Contains(text, `"would_refuse":"no-alice"`) {
 		t.Errorf("the log does not name the rules: %s", text)
 	}
 	w = newFixtureWith(t, false, func(c *oidc.IssuerConfig) { c.Type, c.KeyAlgorithms = "email", []string{"ed25519"} })

@@ -38,7 +38,8 @@ func (r *record) setCore(core *Core) {
 
 func (a *journalEntry) decision(d *oidc.Decision) {
 	f := &a.facts
-	f.Issuer, f.Subject, f.SAN, f.Entry, f.Rule, f.ProviderKey = d.Identity.Issuer, d.Identity.Subject, d.Identity.SAN.Value, d.Entry, d.Rule, d.ProviderKey
+	f.Issuer, f.Subject, f.SAN, f.Entry, f.Rule, f.ProviderKey = d.Identity.Issuer, d.Identity.Subject,
+		d.Identity.SAN.Value, d.Entry, d.Rule, d.ProviderKey
 }
 
 func (a *journalEntry) key(k pop.Key) {
@@ -69,7 +70,8 @@ func (r *record) journalRecord(kind journal.Kind) journal.Record {
 
 func (r *record) intent(ctx context.Context, in ca.Intent) error {
 	f := &r.entry.facts
-	f.Serial, f.TBS, f.IssuerKey = fmt.Sprintf("%040x", in.Serial), hex.EncodeToString(in.TBS[:]), hex.EncodeToString(in.IssuerKeyHash[:])
+	f.Serial, f.TBS, f.IssuerKey = fmt.Sprintf("%040x", in.Serial), hex.EncodeToString(in.TBS[:]),
+		hex.EncodeToString(in.IssuerKeyHash[:])
 	e := r.journalRecord(journal.Intent)
 	return r.entry.journal.Append(ctx, &e)
 }

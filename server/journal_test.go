@@ -62,7 +62,8 @@ func TestJournalOfCertificates(t *testing.T) {
 	w := newFixture(t, false)
 	_, stop := w.journal(journal.Options{})
 	var leaves [][]byte
-	out, err := w.grpc.CreateSigningCertificate(metadata.AppendToOutgoingContext(t.Context(), "x-request-id", "of-grpc"), w.message(w.idp.Token(nil)))
+	out, err := w.grpc.CreateSigningCertificate(metadata.AppendToOutgoingContext(t.Context(), "x-request-id",
+		"of-grpc"), w.message(w.idp.Token(nil)))
 	must(t, err)
 	leaves = append(leaves, leafOf(t, out.GetSignedCertificateEmbeddedSct().GetChain().GetCertificates()))
 	a := w.rest(http.MethodPost, "/api/v2/signingCert", w.body(w.idp.Token(nil)), "X-Request-Id", "of-rest")
@@ -73,9 +74,13 @@ func TestJournalOfCertificates(t *testing.T) {
 	}
 	must(t, json.Unmarshal([]byte(a.body), &v2))
 	leaves = append(leaves, leafOf(t, v2.Signed.Chain.Certificates))
-	body, err := json.Marshal(map[string]any{"publicKey": map[string]any{"content": w.spki()}, "signedEmailAddress": w.proof("alice@example.com")})
+	body, err := json.Marshal(map[string]any{
+		"publicKey":          map[string]any{"content": w.spki()},
+		"signedEmailAddress": w.proof("alice@example.com"),
+	})
 	must(t, err)
-	a = w.rest(http.MethodPost, "/api/v1/signingCert", string(body), "Authorization", "Bearer "+w.idp.Token(nil), "X-Request-Id", "of-v1")
+	a = w.rest(http.MethodPost, "/api/v1/signingCert", string(body), "Authorization", "Bearer "+w.idp.Token(nil),
+		"X-Request-Id", "of-v1")
 	block, _ := pem.Decode([]byte(a.body))
 	leaves = append(leaves, block.Bytes)
 
@@ -100,10 +105,14 @@ func TestJournalOfCertificates(t *testing.T) {
 		}
 		for _, r := range []journal.Record{intent, outcome} {
 			for what, pair := range map[string][2]string{
-				"request id": {r.RequestID, id}, "transport": {r.Transport, transport}, "source": {r.Source, "127.0.0.1"}, "issuer": {r.Issuer, w.idp.URL()},
-				"subject": {r.Subject, "subject-1"}, "san": {r.SAN, "alice@example.com"}, "entry": {r.Entry, w.idp.URL()}, "config": {r.Config, "abc"},
-				"provider key": {r.ProviderKey, base64.RawURLEncoding.EncodeToString(name)}, "key": {r.Key, sumOf(w.spki())}, "key type": {r.KeyType, "ecdsa-sha2-256-nistp256"},
-				"issuer key": {r.IssuerKey, sumOf(w.pki.Chain[0].RawSubjectPublicKeyInfo)}, "serial": {r.Serial, fmt.Sprintf("%040x", c.SerialNumber)},
+				"request id": {r.RequestID, id}, "transport": {r.Transport, transport},
+				"source": {r.Source, "127.0.0.1"}, "issuer": {r.Issuer, w.idp.URL()},
+				"subject": {r.Subject, "subject-1"}, "san": {r.SAN, "alice@example.com"},
+				"entry": {r.Entry, w.idp.URL()}, "config": {r.Config, "abc"},
+				"provider key": {r.ProviderKey, base64.RawURLEncoding.EncodeToString(name)},
+				"key":          {r.Key, sumOf(w.spki())}, "key type": {r.KeyType, "ecdsa-sha2-256-nistp256"},
+				"issuer key": {r.IssuerKey, sumOf(w.pki.Chain[0].RawSubjectPublicKeyInfo)},
+				"serial":     {r.Serial, fmt.Sprintf("%040x", c.SerialNumber)},
 			} {
 				if pair[0] != pair[1] {
 					t.Errorf("%s: %s is %q, not %q", id, what, pair[0], pair[1])
@@ -115,7 +124,8 @@ func TestJournalOfCertificates(t *testing.T) {
 		}
 		spki, err := x509.MarshalPKIXPublicKey(w.log.Key())
 		must(t, err)
-		if outcome.Certificate != sumOf(leaves[i]) || len(outcome.SCTs) != 1 || outcome.SCTs[0].Log != sumOf(spki) || outcome.SCTs[0].Timestamp == 0 {
+		if outcome.Certificate != sumOf(leaves[i]) || len(outcome.SCTs) != 1 || outcome.SCTs[0].Log != sumOf(spki) ||
+			outcome.SCTs[0].Timestamp == 0 {
 			t.Errorf("%s: %+v", id, outcome)
 		}
 		// The log's entry for the precertificate (RFC 6962 §3.2), by independent code.
@@ -137,16 +147,26 @@ func TestJournalOfRefusals(t *testing.T) {
 	path, stop := w.journal(journal.Options{})
 	wrong := w.idp.Token(map[string]any{"aud": "other"})
 	proof := base64.StdEncoding.EncodeToString(w.proof("bob@example.com"))
-	for _, token := range []string{"", "canary-token", wrong, w.idp.Token(map[string]any{"email_verified": false, "sub": "canary-subject"})} {
-		reason := map[string]string{"": "TOKEN_MISSING", "canary-token": "TOKEN_MALFORMED", wrong: "AUDIENCE_MISMATCH"}[token]
+	for _, token := range []string{
+		"", "canary-token", wrong,
+		w.idp.Token(map[string]any{"email_verified": false, "sub": "canary-subject"}),
+	} {
+		reason := map[string]string{
+			"": "TOKEN_MISSING", "canary-token": "TOKEN_MALFORMED",
+			wrong: "AUDIENCE_MISMATCH",
+		}[token]
 		if reason == "" {
 			reason = "EMAIL_UNVERIFIED"
 		}
 		func(id string) {
-			if a := w.rest(http.MethodPost, "/api/v2/signingCert", w.body(token), "X-Request-Id", id+"-v2"); a.code != 400 {
+			if a := w.rest(http.MethodPost, "/api/v2/signingCert", w.body(token), "X-Request-Id",
+				id+"-v2"); a.code != 400 {
 				t.Errorf("%d %s", a.code, a.body)
 			}
-			body, err := json.Marshal(map[string]any{"publicKey": map[string]any{"content": w.spki()}, "signedEmailAddress": w.proof("alice@example.com")})
+			body, err := json.Marshal(map[string]any{
+				"publicKey":          map[string]any{"content": w.spki()},
+				"signedEmailAddress": w.proof("alice@example.com"),
+			})
 			must(t, err)
 			header := []string{"X-Request-Id", id + "-v1"}
 			if token != "" {
@@ -155,7 +175,8 @@ func TestJournalOfRefusals(t *testing.T) {
 			if a := w.rest(http.MethodPost, "/api/v1/signingCert", string(body), header...); a.code != 400 {
 				t.Errorf("%d %s", a.code, a.body)
 			}
-			if _, err := w.grpc.CreateSigningCertificate(metadata.AppendToOutgoingContext(t.Context(), "x-request-id", id+"-grpc"), w.message(token)); err == nil {
+			if _, err := w.grpc.CreateSigningCertificate(metadata.AppendToOutgoingContext(t.Context(), "x-request-id",
+				id+"-grpc"), w.message(token)); err == nil {
 				t.Error("issued")
 			}
 		}(reason)
@@ -174,7 +195,10 @@ func TestJournalOfRefusals(t *testing.T) {
 	entries := stop(1)
 	raw, err := os.ReadFile(path)
 	must(t, err)
-	for _, secret := range []string{"canary-token", "canary-subject", wrong, good, proof, strings.Split(good, ".")[2], "PRIVATE"} {
+	for _, secret := range []string{
+		"canary-token", "canary-subject", wrong, good, proof,
+		strings.Split(good, ".")[2], "PRIVATE",
+	} {
 		if strings.Contains(string(raw), secret) {
 			t.Errorf("the journal holds %.40q", secret)
 		}
@@ -230,7 +254,8 @@ func TestJournalUnavailable(t *testing.T) {
 	_, stop := w.journal(journal.Options{Disk: func(f *os.File) journal.Disk { return switchable{f, &full} }})
 	full.Store(true)
 	a := w.rest(http.MethodPost, "/api/v2/signingCert", w.body(w.idp.Token(nil)))
-	if a.code != 503 || a.status.Details[0].Reason != "JOURNAL_UNAVAILABLE" || a.header.Get("Retry-After") == "" || strings.Contains(a.body, "space") {
+	if a.code != 503 || a.status.Details[0].Reason != "JOURNAL_UNAVAILABLE" || a.header.Get("Retry-After") == "" ||
+		strings.Contains(a.body, "space") {
 		t.Errorf("%d %s", a.code, a.body)
 	}
 	if n := len(w.log.Entries()); n != 0 {

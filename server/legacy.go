@@ -25,7 +25,9 @@ type legacy struct {
 }
 
 // CreateSigningCertificate issues one certificate. The body of this API has no token; the key may be PEM or DER.
-func (s legacy) CreateSigningCertificate(ctx context.Context, in *fulciolegacypb.CreateSigningCertificateRequest) (*httpbody.HttpBody, error) {
+func (s legacy) CreateSigningCertificate(ctx context.Context,
+	in *fulciolegacypb.CreateSigningCertificateRequest,
+) (*httpbody.HttpBody, error) {
 	return observe(ctx, s.Server, call[*httpbody.HttpBody]{
 		method: "v1.CreateSigningCertificate",
 		issues: true,

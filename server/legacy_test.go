@@ -15,10 +15,15 @@ import (
 func TestLegacy(t *testing.T) {
 	t.Parallel()
 	w := newFixture(t, true)
-	body, err := json.Marshal(map[string]any{"publicKey": map[string]any{"content": w.spki(), "algorithm": "ecdsa"}, "signedEmailAddress": w.proof("alice@example.com")})
+	body, err := json.Marshal(map[string]any{
+		"publicKey":          map[string]any{"content": w.spki(), "algorithm": "ecdsa"},
+		"signedEmailAddress": w.proof("alice@example.com"),
+	})
 	must(t, err)
-	a := w.rest("POST", "/api/v1/signingCert", string(body), "Authorization", "Bearer "+w.idp.Token(nil), "User-Agent", "gitsign/v0.14.0")
-	if a.code != 201 || a.header.Get("Content-Type") != "application/pem-certificate-chain" || strings.HasSuffix(a.body, "\n") || a.header.Get("Sct") != "" {
+	a := w.rest("POST", "/api/v1/signingCert", string(body), "Authorization", "Bearer "+w.idp.Token(nil), "User-Agent",
+		"gitsign/v0.14.0")
+	if a.code != 201 || a.header.Get("Content-Type") != "application/pem-certificate-chain" ||
+		strings.HasSuffix(a.body, "\n") || a.header.Get("Sct") != "" {
 		t.Fatalf("%d %v %s", a.code, a.header, a.body)
 	}
 	if a.header.Get("Deprecation") == "" || !strings.Contains(a.header.Get("Link"), "</api/v2/signingCert>") {

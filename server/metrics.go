@@ -29,8 +29,14 @@ func newMetrics(a *admission.Controller) *metrics {
 			Name: "mayfly_server_request_seconds", Help: "Time from decoded request to answer.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 20},
 		}, []string{"method"}),
-		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "mayfly_server_requests_running", Help: "Requests that are running."}),
-		panics:   prometheus.NewCounter(prometheus.CounterOpts{Name: "mayfly_server_panics_total", Help: "Requests that ended in a panic."}),
+		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "mayfly_server_requests_running",
+			Help: "Requests that are running.",
+		}),
+		panics: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "mayfly_server_panics_total",
+			Help: "Requests that ended in a panic.",
+		}),
 		admission: []prometheus.Collector{
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 				Name: "mayfly_server_requests_waiting", Help: "Requests in the queue for a processor.",

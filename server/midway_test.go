@@ -40,19 +40,25 @@ func TestPanics(t *testing.T) {
 	must(t, err)
 	w.core.Authority = authority
 	_, stop := w.journal(journal.Options{})
-	v1, err := json.Marshal(map[string]any{"publicKey": map[string]any{"content": w.spki()}, "signedEmailAddress": w.proof("alice@example.com")})
+	v1, err := json.Marshal(map[string]any{
+		"publicKey":          map[string]any{"content": w.spki()},
+		"signedEmailAddress": w.proof("alice@example.com"),
+	})
 	must(t, err)
 	const rounds = capacity/3 + 2 // more than there are places
 	for range rounds {
 		token := w.idp.Token(nil)
 		for _, a := range []answer{
-			w.rest(http.MethodPost, "/api/v2/signingCert", w.body(token)), w.rest(http.MethodPost, "/api/v1/signingCert", string(v1), "Authorization", "Bearer "+token),
+			w.rest(http.MethodPost, "/api/v2/signingCert", w.body(token)),
+			w.rest(http.MethodPost, "/api/v1/signingCert", string(v1), "Authorization", "Bearer "+token),
 		} {
-			if a.code != http.StatusInternalServerError || a.status.Details[0].Reason != "INTERNAL" || strings.Contains(a.body, "canary") {
+			if a.code != http.StatusInternalServerError || a.status.Details[0].Reason != "INTERNAL" ||
+				strings.Contains(a.body, "canary") {
 				t.Fatalf("%d %s", a.code, a.body)
 			}
 		}
-		if _, err := w.grpc.CreateSigningCertificate(t.Context(), w.message(token)); status.Code(err) != codes.Internal || strings.Contains(err.Error(), "canary") {
+		if _, err := w.grpc.CreateSigningCertificate(t.Context(),
+			w.message(token)); status.Code(err) != codes.Internal || strings.Contains(err.Error(), "canary") {
 			t.Fatal(err)
 		}
 	}
@@ -102,7 +108,10 @@ func TestJournalBreaksMidway(t *testing.T) {
 	})
 	must(t, err)
 	path, stop := w.journal(journal.Options{Disk: func(f *os.File) journal.Disk { return switchable{f, &full} }})
-	v1, err := json.Marshal(map[string]any{"publicKey": map[string]any{"content": w.spki()}, "signedEmailAddress": w.proof("alice@example.com")})
+	v1, err := json.Marshal(map[string]any{
+		"publicKey":          map[string]any{"content": w.spki()},
+		"signedEmailAddress": w.proof("alice@example.com"),
+	})
 	must(t, err)
 	token := w.idp.Token(nil)
 	rest := func(path, body string) string {
@@ -130,7 +139,8 @@ func TestJournalBreaksMidway(t *testing.T) {
 			}
 			full.Store(false)
 			text := ask()
-			if !strings.Contains(text, "JOURNAL_UNAVAILABLE") || strings.Contains(text, "CERTIFICATE-----") || strings.Contains(text, "space") || strings.Contains(text, path) {
+			if !strings.Contains(text, "JOURNAL_UNAVAILABLE") || strings.Contains(text, "CERTIFICATE-----") ||
+				strings.Contains(text, "space") || strings.Contains(text, path) {
 				t.Errorf("%s: %s", name, text)
 			}
 		}

@@ -209,7 +209,8 @@ func (s *Server) finish(ctx context.Context, f finished) {
 	}
 	attrs := f.record.attrs
 	copy(attrs, []slog.Attr{
-		slog.String("request_id", f.record.id), slog.String("method", f.method), slog.String("transport", f.record.transport),
+		slog.String("request_id", f.record.id), slog.String("method", f.method),
+		slog.String("transport", f.record.transport),
 		slog.String("code", code.String()), slog.Duration("took", f.took),
 	})
 	if f.failure != nil {

@@ -29,7 +29,8 @@ func proxyDialer(version byte, client string) func(_ context.Context, network, a
 			return nil, err
 		}
 		from := &net.TCPAddr{IP: net.ParseIP(client), Port: 4711}
-		_, err = proxyproto.HeaderProxyFromAddrs(version, from, &net.TCPAddr{IP: net.ParseIP(client), Port: 443}).WriteTo(c)
+		_, err = proxyproto.HeaderProxyFromAddrs(version, from,
+			&net.TCPAddr{IP: net.ParseIP(client), Port: 443}).WriteTo(c)
 		return c, err
 	}
 }
@@ -60,7 +61,10 @@ func TestProxyProtocol(t *testing.T) {
 		}
 		for version, client := range map[byte]string{1: "203.0.113.9", 2: "2001:db8::17"} {
 			dial := proxyDialer(version, client)
-			c := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
+			c := &http.Client{
+				Timeout:   20 * time.Second,
+				Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true},
+			}
 			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+s.rest+"/api/v2/signingCert",
 				bytes.NewReader([]byte(w.body(w.idp.Token(nil)))))
 			must(t, err)

@@ -393,7 +393,8 @@ func (s *Server) adminPages(registry *prometheus.Registry) http.Handler {
 		_ = json.NewEncoder(w).Encode(r) // an error means that the client disconnected
 	})
 	if registry != nil {
-		mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 10 * time.Second}))
+		mux.Handle("GET /metrics", promhttp.HandlerFor(registry,
+			promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 10 * time.Second}))
 	}
 	profiles := http.NewServeMux()
 	profiles.HandleFunc("GET /debug/pprof/", pprof.Index)

@@ -28,7 +28,8 @@ import (
 func (s *Server) rest(ct http.Handler) (http.Handler, error) {
 	gateway := runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, &runtime.HTTPBodyMarshaler{Marshaler: &runtime.JSONPb{
-			MarshalOptions: protojson.MarshalOptions{EmitUnpopulated: true}, UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: true},
+			MarshalOptions:   protojson.MarshalOptions{EmitUnpopulated: true},
+			UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: true},
 		}}),
 		runtime.WithMetadata(func(_ context.Context, r *http.Request) metadata.MD {
 			// The value of Authorization is appended even if it is empty: a token in the header
@@ -48,7 +49,9 @@ func (s *Server) rest(ct http.Handler) (http.Handler, error) {
 		}),
 		runtime.WithForwardResponseOption(created),
 		runtime.WithOutgoingTrailerMatcher(func(string) (string, bool) { return "", false }),
-		runtime.WithErrorHandler(func(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
+		runtime.WithErrorHandler(func(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler,
+			w http.ResponseWriter, r *http.Request, err error,
+		) {
 			s.writeError(w, r, err)
 		}),
 	)
@@ -58,11 +61,15 @@ func (s *Server) rest(ct http.Handler) (http.Handler, error) {
 	if err := fulciolegacypb.RegisterCAHandlerServer(context.Background(), gateway, legacy{Server: s}); err != nil {
 		return nil, err
 	}
-	for path, body := range map[string][]byte{"/healthz": []byte(`{"status":"SERVING"}` + "\n"), "/openapi.json": openapi.Document} {
-		err := gateway.HandlePath(http.MethodGet, path, func(w http.ResponseWriter, _ *http.Request, _ map[string]string) {
-			w.Header().Set("Content-Type", "application/json")
-			_, _ = w.Write(body) // an error means that the client disconnected
-		})
+	for path, body := range map[string][]byte{
+		"/healthz":      []byte(`{"status":"SERVING"}` + "\n"),
+		"/openapi.json": openapi.Document,
+	} {
+		err := gateway.HandlePath(http.MethodGet, path,
+			func(w http.ResponseWriter, _ *http.Request, _ map[string]string) {
+				w.Header().Set("Content-Type", "application/json")
+				_, _ = w.Write(body) // an error means that the client disconnected
+			})
 		if err != nil {
 			return nil, err
 		}
@@ -70,7 +77,10 @@ func (s *Server) rest(ct http.Handler) (http.Handler, error) {
 	allow := cors.New(cors.Options{
 		AllowedOrigins: []string{"*"}, AllowedMethods: []string{http.MethodGet, http.MethodPost, http.MethodHead},
 		AllowedHeaders: []string{"Accept", "Authorization", "Content-Type", "X-Request-Id", "X-Requested-With"},
-		ExposedHeaders: []string{"SCT", "X-Request-Id", "Retry-After", "Deprecation", "Link", "Mayfly-Config-Generation", "Mayfly-Config-Digest"},
+		ExposedHeaders: []string{
+			"SCT", "X-Request-Id", "Retry-After", "Deprecation", "Link",
+			"Mayfly-Config-Generation", "Mayfly-Config-Digest",
+		},
 	})
 	return s.bounded(allow.Handler(s.admitting(withLog(s.withLegacy(gateway), ct)))), nil
 }
@@ -163,7 +173,10 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	body, e := protojson.MarshalOptions{EmitUnpopulated: true}.Marshal(st.Proto())
 	if e != nil {
-		body, _ = json.Marshal(map[string]any{"code": codes.Internal, "message": fault.InternalError.Message(), "details": []any{}})
+		body, _ = json.Marshal(map[string]any{
+			"code": codes.Internal, "message": fault.InternalError.Message(),
+			"details": []any{},
+		})
 	}
 	code := runtime.HTTPStatusFromCode(st.Code())
 	w.Header().Set("Content-Type", "application/json")
@@ -178,7 +191,10 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 
 // gatewayInfo returns the details of an error that the gateway made, before the service was called.
 func (s *Server) gatewayInfo(st *status.Status, r *http.Request, requestID string) *errdetails.ErrorInfo {
-	info := &errdetails.ErrorInfo{Reason: string(fault.InternalError), Domain: domain, Metadata: map[string]string{"request_id": requestID}}
+	info := &errdetails.ErrorInfo{
+		Reason: string(fault.InternalError), Domain: domain,
+		Metadata: map[string]string{"request_id": requestID},
+	}
 	tooLarge := new(http.MaxBytesError)
 	switch c := st.Code(); {
 	case c == codes.InvalidArgument && st.Message() == tooLarge.Error():

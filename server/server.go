@@ -184,7 +184,8 @@ func New(o Options) (*Server, error) {
 	}
 	s.identityLimit = newIdentityLimit(o.Now)
 	s.streams, s.listening = newStreams(s.limits.Streams), newListening(s)
-	s.tooSlow = fault.New(fault.NotReady, context.DeadlineExceeded, "cause", fmt.Sprintf("no certificate within %s", s.limits.Request))
+	s.tooSlow = fault.New(fault.NotReady, context.DeadlineExceeded, "cause",
+		fmt.Sprintf("no certificate within %s", s.limits.Request))
 	s.SetNotReady("starting")
 	options := []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(int(s.limits.Body)),
@@ -197,7 +198,10 @@ func New(o Options) (*Server, error) {
 			MaxConnectionAgeGrace: s.limits.Request + bodyTimeout,
 			Time:                  pingAfter, Timeout: pingTimeout,
 		}),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
+			MinTime:             10 * time.Second,
+			PermitWithoutStream: true,
+		}),
 		// Thousands of connections may be idle: buffers of 64 KiB each are not needed.
 		grpc.ReadBufferSize(grpcReadBuffer),
 		grpc.InTapHandle(s.onStream),
@@ -462,7 +466,8 @@ func (s *Server) stop(pages []*http.Server, native bool) {
 
 func (s *Server) httpServer(h http.Handler) *http.Server {
 	return &http.Server{
-		Handler: h, ReadHeaderTimeout: headerTimeout, ReadTimeout: bodyTimeout, WriteTimeout: bodyTimeout + s.limits.Request, IdleTimeout: idleTimeout,
+		Handler: h, ReadHeaderTimeout: headerTimeout, ReadTimeout: bodyTimeout,
+		WriteTimeout: bodyTimeout + s.limits.Request, IdleTimeout: idleTimeout,
 		// The library allows 4096 bytes more than this value.
 		MaxHeaderBytes: s.limits.Header - 4096,
 		ErrorLog:       slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),

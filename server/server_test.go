@@ -88,13 +88,17 @@ func newFixtureWith(t *testing.T, onePort bool, change func(*oidc.IssuerConfig))
 	})
 	must(t, err)
 	w.set = set
-	authority, err := ca.New(ca.Options{Chain: w.pki.Chain, Signer: w.pki.Key, Log: set, Backdate: 30 * time.Second, Logger: logger})
+	authority, err := ca.New(ca.Options{
+		Chain: w.pki.Chain, Signer: w.pki.Key, Log: set,
+		Backdate: 30 * time.Second, Logger: logger,
+	})
 	must(t, err)
 	keys, err := pop.New(pop.Config{}, pop.Options{Forbidden: []crypto.PublicKey{w.pki.Key.Public()}})
 	must(t, err)
 	entry := oidc.IssuerConfig{ClientID: "sigstore"}
 	change(&entry)
-	w.verifier, err = oidc.New(oidc.Config{Issuers: map[string]oidc.IssuerConfig{w.idp.URL(): entry}}, oidc.Options{Logger: logger})
+	w.verifier, err = oidc.New(oidc.Config{Issuers: map[string]oidc.IssuerConfig{w.idp.URL(): entry}},
+		oidc.Options{Logger: logger})
 	must(t, err)
 	w.admission = admission.New(admission.Options{Requests: capacity, Processors: capacity})
 	w.srv, err = server.New(server.Options{
@@ -204,8 +208,11 @@ func (w *fixture) rest(method, path, body string, header ...string) answer {
 
 func (w *fixture) body(token string) string {
 	data, err := json.Marshal(map[string]any{
-		"credentials":      map[string]any{"oidcIdentityToken": token},
-		"publicKeyRequest": map[string]any{"publicKey": map[string]any{"algorithm": "bogus", "content": w.publicPEM()}, "proofOfPossession": w.proof("alice@example.com")},
+		"credentials": map[string]any{"oidcIdentityToken": token},
+		"publicKeyRequest": map[string]any{
+			"publicKey":         map[string]any{"algorithm": "bogus", "content": w.publicPEM()},
+			"proofOfPossession": w.proof("alice@example.com"),
+		},
 	})
 	must(w.t, err)
 	return string(data)
@@ -239,10 +246,12 @@ func TestCreateSigningCertificate(t *testing.T) {
 					return w.rest("POST", "/api/v2/signingCert", w.body(w.idp.Token(nil)), "X-Request-Id", "my-id.1")
 				},
 				"token in the header": func() answer {
-					return w.rest("POST", "/api/v2/signingCert", w.body(""), "Authorization", "bearer "+w.idp.Token(nil), "X-Request-Id", "my-id.1")
+					return w.rest("POST", "/api/v2/signingCert", w.body(""), "Authorization",
+						"bearer "+w.idp.Token(nil), "X-Request-Id", "my-id.1")
 				},
 				"bare token": func() answer {
-					return w.rest("POST", "/api/v2/signingCert", w.body(""), "Authorization", w.idp.Token(nil), "X-Request-Id", "my-id.1")
+					return w.rest("POST", "/api/v2/signingCert", w.body(""), "Authorization", w.idp.Token(nil),
+						"X-Request-Id", "my-id.1")
 				},
 			} {
 				a := call()
@@ -252,7 +261,8 @@ func TestCreateSigningCertificate(t *testing.T) {
 					}
 				}
 				must(t, json.Unmarshal([]byte(a.body), &got))
-				if a.code != 200 || a.header.Get("Content-Type") != "application/json" || a.header.Get("X-Request-Id") != "my-id.1" {
+				if a.code != 200 || a.header.Get("Content-Type") != "application/json" ||
+					a.header.Get("X-Request-Id") != "my-id.1" {
 					t.Errorf("%s: %d %v %s", name, a.code, a.header, a.body)
 				}
 				oracle.Check(t, w.expect(), leafOf(t, got.SignedCertificateEmbeddedSct.Chain.Certificates))
@@ -265,7 +275,11 @@ func TestCreateSigningCertificate(t *testing.T) {
 func TestCSR(t *testing.T) {
 	t.Parallel()
 	w := newFixture(t, false)
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{"evil.example.com"}, EmailAddresses: []string{"mallory@example.com"}}, w.key)
+	der, err := x509.CreateCertificateRequest(rand.Reader,
+		&x509.CertificateRequest{
+			DNSNames:       []string{"evil.example.com"},
+			EmailAddresses: []string{"mallory@example.com"},
+		}, w.key)
 	must(t, err)
 	csr := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})
 	in := w.message(w.idp.Token(nil))
@@ -273,7 +287,8 @@ func TestCSR(t *testing.T) {
 	out, err := w.grpc.CreateSigningCertificate(t.Context(), in)
 	must(t, err)
 	oracle.Check(t, w.expect(), leafOf(t, out.GetSignedCertificateEmbeddedSct().GetChain().GetCertificates()))
-	a := w.rest("POST", "/api/v2/signingCert", `{"certificateSigningRequest":"`+base64.RawURLEncoding.EncodeToString(csr)+`"}`, "Authorization", "Bearer "+w.idp.Token(nil))
+	a := w.rest("POST", "/api/v2/signingCert", `{"certificateSigningRequest":"`+
+		base64.RawURLEncoding.EncodeToString(csr)+`"}`, "Authorization", "Bearer "+w.idp.Token(nil))
 	if a.code != 200 {
 		t.Errorf("%d %s", a.code, a.body)
 	}
@@ -302,8 +317,11 @@ func TestRefusals(t *testing.T) {
 	}
 	key := func(content, proof string) string {
 		data, err := json.Marshal(map[string]any{
-			"credentials":      map[string]any{"oidcIdentityToken": good},
-			"publicKeyRequest": map[string]any{"publicKey": map[string]any{"content": content}, "proofOfPossession": []byte(proof)},
+			"credentials": map[string]any{"oidcIdentityToken": good},
+			"publicKeyRequest": map[string]any{
+				"publicKey":         map[string]any{"content": content},
+				"proofOfPossession": []byte(proof),
+			},
 		})
 		must(t, err)
 		return string(data)
@@ -315,11 +333,18 @@ func TestRefusals(t *testing.T) {
 		reason  string
 		meta    [2]string
 	}{
-		"no token":            {w.body(""), 400, msgToken, "TOKEN_MISSING", [2]string{}},
-		"garbage token":       {w.body("abc"), 400, msgToken, "TOKEN_MALFORMED", [2]string{}},
-		"huge token":          {w.body(strings.Repeat("a", 17<<10)), 400, msgToken, "TOKEN_TOO_LARGE", [2]string{}},
-		"another issuer":      {w.body(other.Token(nil)), 400, msgToken, "ISSUER_NOT_TRUSTED", [2]string{"issuer", other.URL()}},
-		"forged issuer":       {w.body(other.Token(map[string]any{"iss": w.idp.URL()})), 400, msgToken, "KEY_ID_UNKNOWN", [2]string{}},
+		"no token":      {w.body(""), 400, msgToken, "TOKEN_MISSING", [2]string{}},
+		"garbage token": {w.body("abc"), 400, msgToken, "TOKEN_MALFORMED", [2]string{}},
+		"huge token":    {w.body(strings.Repeat("a", 17<<10)), 400, msgToken, "TOKEN_TOO_LARGE", [2]string{}},
+		"another issuer": {
+			w.body(other.Token(nil)), 400, msgToken, "ISSUER_NOT_TRUSTED",
+			[2]string{"issuer", other.URL()},
+		},
+		"forged issuer": {
+			w.body(other.Token(map[string]any{"iss": w.idp.URL()})), 400, msgToken,
+			"KEY_ID_UNKNOWN",
+			[2]string{},
+		},
 		"audience":            {with("aud", "other"), 400, msgToken, "AUDIENCE_MISMATCH", [2]string{"got", "other"}},
 		"expired":             {with("exp", now-5), 400, msgToken, "TOKEN_EXPIRED", [2]string{}},
 		"not yet valid":       {with("nbf", now+300), 400, msgToken, "TOKEN_NOT_YET_VALID", [2]string{}},
@@ -328,22 +353,44 @@ func TestRefusals(t *testing.T) {
 		"no email":            {with("email", nil), 400, msgToken, "CLAIM_MISSING", [2]string{"claim", "email"}},
 		"email unverified":    {with("email_verified", false), 400, msgToken, "EMAIL_UNVERIFIED", [2]string{}},
 		"email is no address": {with("email", "alice"), 400, msgToken, "CLAIM_INVALID", [2]string{"claim", "email"}},
-		"changed signature":   {w.body(good[:len(good)-4] + flip(good[len(good)-4:])), 400, msgToken, "SIGNATURE_INVALID", [2]string{}},
-		"no key":              {`{"credentials":{"oidcIdentityToken":"` + good + `"}}`, 400, msgKey, "KEY_MISSING", [2]string{}},
-		"garbage key":         {key("abc", "x"), 400, msgKey, "KEY_MALFORMED", [2]string{}},
-		"the CA's key":        {key(caPEM(), "x"), 400, msgWeak, "KEY_WEAK", [2]string{}},
-		"no proof":            {key(w.publicPEM(), ""), 400, msgProof, "PROOF_INVALID", [2]string{}},
-		"proof of another":    {key(w.publicPEM(), string(w.proof("bob@example.com"))), 400, msgProof, "PROOF_INVALID", [2]string{"claim", "email"}},
-		"garbage CSR":         {`{"credentials":{"oidcIdentityToken":"` + good + `"},"certificateSigningRequest":"YWJj"}`, 400, "The certificate signing request could not be parsed", "CSR_MALFORMED", [2]string{}},
-		"bad base64":          {`{"certificateSigningRequest":"@@"}`, 400, "", "REQUEST_MALFORMED", [2]string{}},
-		"cut JSON":            {`{"credentials":`, 400, "unexpected EOF", "REQUEST_MALFORMED", [2]string{}},
-		"huge body":           {`{"x":"` + strings.Repeat("a", 70<<10) + `"}`, 400, "http: request body too large", "REQUEST_TOO_LARGE", [2]string{}},
+		"changed signature": {
+			w.body(good[:len(good)-4] + flip(good[len(good)-4:])), 400, msgToken,
+			"SIGNATURE_INVALID",
+			[2]string{},
+		},
+		"no key": {
+			`{"credentials":{"oidcIdentityToken":"` + good + `"}}`, 400, msgKey,
+			"KEY_MISSING",
+			[2]string{},
+		},
+		"garbage key":  {key("abc", "x"), 400, msgKey, "KEY_MALFORMED", [2]string{}},
+		"the CA's key": {key(caPEM(), "x"), 400, msgWeak, "KEY_WEAK", [2]string{}},
+		"no proof":     {key(w.publicPEM(), ""), 400, msgProof, "PROOF_INVALID", [2]string{}},
+		"proof of another": {
+			key(w.publicPEM(), string(w.proof("bob@example.com"))), 400, msgProof, "PROOF_INVALID",
+			[2]string{"claim", "email"},
+		},
+		"garbage CSR": {
+			`{"credentials":{"oidcIdentityToken":"` + good +
+				`"},"certificateSigningRequest":"YWJj"}`, 400, "The certificate signing request could not be parsed",
+			"CSR_MALFORMED",
+			[2]string{},
+		},
+		"bad base64": {`{"certificateSigningRequest":"@@"}`, 400, "", "REQUEST_MALFORMED", [2]string{}},
+		"cut JSON":   {`{"credentials":`, 400, "unexpected EOF", "REQUEST_MALFORMED", [2]string{}},
+		"huge body": {
+			`{"x":"` + strings.Repeat("a", 70<<10) + `"}`, 400, "http: request body too large",
+			"REQUEST_TOO_LARGE",
+			[2]string{},
+		},
 	} {
 		a := w.rest("POST", "/api/v2/signingCert", c.body)
 		switch {
-		case a.code != c.code || a.status.Code != int(codes.InvalidArgument) || c.message != "" && a.status.Message != c.message:
+		case a.code != c.code || a.status.Code != int(codes.InvalidArgument) ||
+			c.message != "" && a.status.Message != c.message:
 			t.Errorf("%s: %d %s", name, a.code, a.body)
-		case len(a.status.Details) == 0 || a.status.Details[0].Reason != c.reason || a.status.Details[0].Domain != "mayfly":
+		case len(a.status.Details) == 0 || a.status.Details[0].Reason != c.reason ||
+			a.status.Details[0].Domain != "mayfly":
 			t.Errorf("%s: details %+v, want %s", name, a.status.Details, c.reason)
 		case a.status.Details[0].Metadata["request_id"] != a.header.Get("X-Request-Id"):
 			t.Errorf("%s: request id", name)
@@ -392,7 +439,8 @@ func TestDependencyFaults(t *testing.T) {
 			w := newFixture(t, false)
 			c.set(w)
 			a := w.rest("POST", "/api/v2/signingCert", w.body(w.idp.Token(nil)))
-			if a.code != 503 || len(a.status.Details) < 1 || a.status.Details[0].Reason != c.reason || strings.Contains(a.body, "canary") {
+			if a.code != 503 || len(a.status.Details) < 1 || a.status.Details[0].Reason != c.reason ||
+				strings.Contains(a.body, "canary") {
 				t.Errorf("%d %s", a.code, a.body)
 			}
 			if s, err := strconv.Atoi(a.header.Get("Retry-After")); err != nil || s < 1 {
@@ -439,10 +487,12 @@ func TestLogFaults(t *testing.T) {
 				oracle.Check(t, w.expect(), leafOf(t, embeddedChain(t, a)))
 				return
 			}
-			if a.code != 503 || len(a.status.Details) < 1 || !slices.Contains([]string{"LOG_UNAVAILABLE", "NOT_READY"}, a.status.Details[0].Reason) {
+			if a.code != 503 || len(a.status.Details) < 1 ||
+				!slices.Contains([]string{"LOG_UNAVAILABLE", "NOT_READY"}, a.status.Details[0].Reason) {
 				t.Errorf("%d %s", a.code, a.body)
 			}
-			if strings.Contains(a.body, "canary") || strings.Contains(a.body, "CERTIFICATE") || time.Since(began) > 5*time.Second {
+			if strings.Contains(a.body, "canary") || strings.Contains(a.body, "CERTIFICATE") ||
+				time.Since(began) > 5*time.Second {
 				t.Errorf("after %s: %s", time.Since(began), a.body)
 			}
 		})
@@ -462,8 +512,10 @@ func TestEndpoints(t *testing.T) {
 	a := w.rest("GET", "/api/v2/configuration", "", "Origin", "https://example.com")
 	var conf struct{ Issuers []map[string]any }
 	must(t, json.Unmarshal([]byte(a.body), &conf))
-	if a.header.Get("Mayfly-Config-Generation") != "7" || a.header.Get("Mayfly-Config-Digest") != "abc" || a.header.Get("Access-Control-Allow-Origin") != "*" ||
-		len(conf.Issuers) != 1 || conf.Issuers[0]["challengeClaim"] != "email" || conf.Issuers[0]["subjectDomain"] != "" {
+	if a.header.Get("Mayfly-Config-Generation") != "7" || a.header.Get("Mayfly-Config-Digest") != "abc" ||
+		a.header.Get("Access-Control-Allow-Origin") != "*" ||
+		len(conf.Issuers) != 1 || conf.Issuers[0]["challengeClaim"] != "email" ||
+		conf.Issuers[0]["subjectDomain"] != "" {
 		t.Errorf("configuration: %v %s", a.header, a.body)
 	}
 	a = w.rest("GET", "/api/v2/trustBundle", "")
@@ -471,7 +523,8 @@ func TestEndpoints(t *testing.T) {
 		Chains []struct{ Certificates []string }
 	}
 	must(t, json.Unmarshal([]byte(a.body), &bundle))
-	if len(bundle.Chains) != 1 || len(bundle.Chains[0].Certificates) != 2 || !strings.HasSuffix(bundle.Chains[0].Certificates[0], "\n") {
+	if len(bundle.Chains) != 1 || len(bundle.Chains[0].Certificates) != 2 ||
+		!strings.HasSuffix(bundle.Chains[0].Certificates[0], "\n") {
 		t.Errorf("trust bundle: %s", a.body)
 	}
 	for _, method := range []string{"GET", "POST"} {
@@ -481,7 +534,11 @@ func TestEndpoints(t *testing.T) {
 			t.Errorf("unknown path: %d %s", a.code, a.body)
 		}
 	}
-	for _, c := range [][2]string{{"GET", "/api/v2/signingCert"}, {"PUT", "/api/v2/trustBundle"}, {"POST", "/healthz"}} {
+	for _, c := range [][2]string{
+		{"GET", "/api/v2/signingCert"},
+		{"PUT", "/api/v2/trustBundle"},
+		{"POST", "/healthz"},
+	} {
 		if a := w.rest(c[0], c[1], ""); a.code != 501 || a.status.Message != "Method Not Allowed" ||
 			a.status.Details[0].Reason != "METHOD_NOT_ALLOWED" || a.status.Details[0].Metadata["method"] != c[0] {
 			t.Errorf("%v: %d %s", c, a.code, a.body)
@@ -497,10 +554,13 @@ func TestEndpoints(t *testing.T) {
 	if must(t, err); string(line) != "HTTP/1.1 431" {
 		t.Errorf("headers of 33 KiB: %q", line)
 	}
-	if a := w.rest("OPTIONS", "/api/v2/signingCert", "", "Origin", "https://example.com", "Access-Control-Request-Method", "POST", "Access-Control-Request-Headers", "authorization"); a.code != 204 || a.header.Get("Access-Control-Allow-Headers") == "" {
+	if a := w.rest("OPTIONS", "/api/v2/signingCert", "", "Origin", "https://example.com",
+		"Access-Control-Request-Method", "POST", "Access-Control-Request-Headers", "authorization"); a.code != 204 ||
+		a.header.Get("Access-Control-Allow-Headers") == "" {
 		t.Errorf("preflight: %d %v", a.code, a.header)
 	}
-	if a := w.rest("POST", "/api/v2/signingCert", w.body(""), "Authorization", "Bearer x", "Grpc-Metadata-Oidcidentitytoken", "y"); a.status.Details[0].Reason != "TOKEN_MISSING" {
+	if a := w.rest("POST", "/api/v2/signingCert", w.body(""), "Authorization", "Bearer x",
+		"Grpc-Metadata-Oidcidentitytoken", "y"); a.status.Details[0].Reason != "TOKEN_MISSING" {
 		t.Errorf("two tokens: %s", a.body)
 	}
 }
@@ -529,7 +589,8 @@ func TestReadiness(t *testing.T) {
 		t.Errorf("list: %v", list)
 	}
 	a := w.rest("GET", "/api/v2/trustBundle", "")
-	if a.code != 503 || a.status.Details[0].Reason != "NOT_READY" || a.status.Details[0].Metadata["cause"] != "maintenance" || a.header.Get("Retry-After") == "" {
+	if a.code != 503 || a.status.Details[0].Reason != "NOT_READY" ||
+		a.status.Details[0].Metadata["cause"] != "maintenance" || a.header.Get("Retry-After") == "" {
 		t.Errorf("not ready: %d %s", a.code, a.body)
 	}
 }

@@ -26,7 +26,9 @@ type service struct {
 }
 
 // CreateSigningCertificate issues one certificate.
-func (s service) CreateSigningCertificate(ctx context.Context, in *fulciopb.CreateSigningCertificateRequest) (*fulciopb.SigningCertificate, error) {
+func (s service) CreateSigningCertificate(ctx context.Context,
+	in *fulciopb.CreateSigningCertificateRequest,
+) (*fulciopb.SigningCertificate, error) {
 	return observe(ctx, s.Server, call[*fulciopb.SigningCertificate]{
 		method: "CreateSigningCertificate",
 		issues: true,
@@ -37,7 +39,9 @@ func (s service) CreateSigningCertificate(ctx context.Context, in *fulciopb.Crea
 }
 
 // create is the path of a request: verify the identity, verify the key, then issue the certificate.
-func (s service) create(ctx context.Context, core *Core, in *fulciopb.CreateSigningCertificateRequest, r *record) (*fulciopb.SigningCertificate, error) {
+func (s service) create(ctx context.Context, core *Core, in *fulciopb.CreateSigningCertificateRequest,
+	r *record,
+) (*fulciopb.SigningCertificate, error) {
 	d, err := core.Issuers.IdentifyFrom(ctx, admission.SourceIn(ctx).Addr, credential(ctx, in))
 	r.decision(d)
 	if limited := s.identityLimit.check(d); limited != nil {
@@ -50,7 +54,10 @@ func (s service) create(ctx context.Context, core *Core, in *fulciopb.CreateSign
 	if v := arrivalIn(ctx); v != nil && v.conn != nil {
 		v.conn.proven.Store(true)
 	}
-	key, err := prove(core.Keys, in, pop.Proof{Challenge: d.Identity.Challenge, ChallengeClaim: d.Identity.ChallengeClaim})
+	key, err := prove(core.Keys, in, pop.Proof{
+		Challenge:      d.Identity.Challenge,
+		ChallengeClaim: d.Identity.ChallengeClaim,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +119,8 @@ func prove(keys *pop.Policy, in *fulciopb.CreateSigningCertificateRequest, p pop
 // encode returns a certificate as the API encodes it: PEM blocks without a newline at the end, leaf first. rest is the
 // chain above the leaf.
 func encode(c *ca.Certificate, rest []string) *fulciopb.SigningCertificate {
-	chain := &fulciopb.CertificateChain{Certificates: append(append(make([]string, 0, 1+len(rest)), pemOf(c.DER)), rest...)}
+	chain := &fulciopb.CertificateChain{Certificates: append(append(make([]string, 0, 1+len(rest)), pemOf(c.DER)),
+		rest...)}
 	if c.Embedded {
 		return &fulciopb.SigningCertificate{Certificate: &fulciopb.SigningCertificate_SignedCertificateEmbeddedSct{
 			SignedCertificateEmbeddedSct: &fulciopb.SigningCertificateEmbeddedSCT{Chain: chain},
@@ -164,19 +172,24 @@ const (
 )
 
 // GetConfiguration lists the issuers, in a stable order.
-func (s service) GetConfiguration(ctx context.Context, _ *fulciopb.GetConfigurationRequest) (*fulciopb.Configuration, error) {
+func (s service) GetConfiguration(ctx context.Context,
+	_ *fulciopb.GetConfigurationRequest,
+) (*fulciopb.Configuration, error) {
 	return observe(ctx, s.Server, call[*fulciopb.Configuration]{
 		method: "GetConfiguration",
 		run: func(ctx context.Context, core *Core, _ *record) (*fulciopb.Configuration, error) {
-			err := grpc.SetHeader(ctx, metadata.Pairs(generationKey, strconv.FormatUint(core.Generation, 10), digestKey, core.Digest))
+			err := grpc.SetHeader(ctx, metadata.Pairs(generationKey, strconv.FormatUint(core.Generation, 10),
+				digestKey, core.Digest))
 			if err != nil {
 				return nil, err
 			}
 			out := &fulciopb.Configuration{}
 			for _, i := range core.Issuers.Issuers() {
 				row := &fulciopb.OIDCIssuer{
-					Issuer: &fulciopb.OIDCIssuer_IssuerUrl{IssuerUrl: i.URL}, Audience: i.Audience, ChallengeClaim: i.ChallengeClaim,
-					SpiffeTrustDomain: i.SPIFFETrustDomain, IssuerType: i.Type, SubjectDomain: i.SubjectDomain, SkipEmailVerification: i.SkipEmailVerification,
+					Issuer: &fulciopb.OIDCIssuer_IssuerUrl{IssuerUrl: i.URL}, Audience: i.Audience,
+					ChallengeClaim:    i.ChallengeClaim,
+					SpiffeTrustDomain: i.SPIFFETrustDomain, IssuerType: i.Type, SubjectDomain: i.SubjectDomain,
+					SkipEmailVerification: i.SkipEmailVerification,
 				}
 				if i.Wildcard {
 					row.Issuer = &fulciopb.OIDCIssuer_WildcardIssuerUrl{WildcardIssuerUrl: i.URL}

@@ -85,13 +85,15 @@ func TestTLS(t *testing.T) {
 			grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: roots})))
 		must(t, err)
 		defer conn.Close() //nolint:errcheck // nothing is lost
-		if _, err := fulciopb.NewCAClient(conn).CreateSigningCertificate(t.Context(), w.message(w.idp.Token(nil))); err != nil {
+		if _, err := fulciopb.NewCAClient(conn).CreateSigningCertificate(t.Context(),
+			w.message(w.idp.Token(nil))); err != nil {
 			t.Errorf("one port %v: %v", one, err)
 		}
 		if a := ask(http.MethodGet, "https://"+l.Admin.Addr().String()+"/livez", ""); a.status != http.StatusOK {
 			t.Errorf("admin: %+v", a)
 		}
-		if a := ask(http.MethodGet, "http://"+l.HTTP.Addr().String()+"/healthz", ""); a.status != http.StatusBadRequest {
+		if a := ask(http.MethodGet, "http://"+l.HTTP.Addr().String()+"/healthz",
+			""); a.status != http.StatusBadRequest {
 			t.Errorf("plain text is answered: %+v", a)
 		}
 	}

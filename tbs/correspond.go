@@ -231,7 +231,8 @@ func (s *split) readTBS(tbs cryptobyte.String) error {
 	}
 	s.fields = whole[:len(whole)-len(tbs)]
 	var wrapped, list cryptobyte.String
-	if !tbs.ReadASN1(&wrapped, tagExtensions) || !tbs.Empty() || !wrapped.ReadASN1(&list, asn1.SEQUENCE) || !wrapped.Empty() {
+	if !tbs.ReadASN1(&wrapped, tagExtensions) || !tbs.Empty() || !wrapped.ReadASN1(&list, asn1.SEQUENCE) ||
+		!wrapped.Empty() {
 		return errors.New("TBSCertificate does not end in extensions")
 	}
 	s.extensions = make([][]byte, 0, 16)

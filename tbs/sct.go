@@ -147,7 +147,8 @@ func MarshalSCTList(scts [][]byte) ([]byte, error) {
 func ParseSCTList(extnValue []byte) ([][]byte, error) {
 	in := cryptobyte.String(extnValue)
 	var inner, list cryptobyte.String
-	if !in.ReadASN1(&inner, asn1.OCTET_STRING) || !in.Empty() || !inner.ReadUint16LengthPrefixed(&list) || !inner.Empty() {
+	if !in.ReadASN1(&inner, asn1.OCTET_STRING) || !in.Empty() ||
+		!inner.ReadUint16LengthPrefixed(&list) || !inner.Empty() {
 		return nil, errors.New("not an SCT list")
 	}
 	var out [][]byte

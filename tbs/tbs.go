@@ -45,13 +45,16 @@ type TBS struct {
 }
 
 var (
-	extKeyUsage     = []byte("\x30\x0e\x06\x03\x55\x1d\x0f\x01\x01\xff\x04\x04\x03\x02\x07\x80")                     // critical, digitalSignature
-	extExtKeyUsage  = []byte("\x30\x13\x06\x03\x55\x1d\x25\x04\x0c\x30\x0a\x06\x08\x2b\x06\x01\x05\x05\x07\x03\x03") // codeSigning
+	// critical, digitalSignature
+	extKeyUsage = []byte("\x30\x0e\x06\x03\x55\x1d\x0f\x01\x01\xff\x04\x04\x03\x02\x07\x80")
+	// codeSigning
+	extExtKeyUsage  = []byte("\x30\x13\x06\x03\x55\x1d\x25\x04\x0c\x30\x0a\x06\x08\x2b\x06\x01\x05\x05\x07\x03\x03")
 	oidSubjectKey   = []byte("\x06\x03\x55\x1d\x0e")
 	oidAuthorityKey = []byte("\x06\x03\x55\x1d\x23")
-	extPoison       = []byte("\x30\x13\x06\x0a\x2b\x06\x01\x04\x01\xd6\x79\x02\x04\x03\x01\x01\xff\x04\x02\x05\x00") // RFC 6962 §3.1
-	oidPoison       = []byte("\x06\x0a\x2b\x06\x01\x04\x01\xd6\x79\x02\x04\x03")
-	oidSCTList      = []byte("\x06\x0a\x2b\x06\x01\x04\x01\xd6\x79\x02\x04\x02") // RFC 6962 §3.3
+	// RFC 6962 §3.1
+	extPoison  = []byte("\x30\x13\x06\x0a\x2b\x06\x01\x04\x01\xd6\x79\x02\x04\x03\x01\x01\xff\x04\x02\x05\x00")
+	oidPoison  = []byte("\x06\x0a\x2b\x06\x01\x04\x01\xd6\x79\x02\x04\x03")
+	oidSCTList = []byte("\x06\x0a\x2b\x06\x01\x04\x01\xd6\x79\x02\x04\x02") // RFC 6962 §3.3
 )
 
 var (
@@ -91,7 +94,8 @@ func New(t Template) (TBS, error) {
 			b.AddBytes(oidAuthorityKey)
 			b.AddASN1(asn1.OCTET_STRING, func(b *cryptobyte.Builder) {
 				b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
-					b.AddASN1(asn1.Tag(0).ContextSpecific(), func(b *cryptobyte.Builder) { b.AddBytes(t.AuthorityKeyID) })
+					b.AddASN1(asn1.Tag(0).ContextSpecific(),
+						func(b *cryptobyte.Builder) { b.AddBytes(t.AuthorityKeyID) })
 				})
 			})
 		})

@@ -39,8 +39,10 @@ func template(t testing.TB) tbs.Template {
 	}
 	from := time.Date(2026, 11, 24, 9, 0, 0, 0, time.UTC)
 	return tbs.Template{
-		Serial: []byte{0x41, 2, 3}, SignatureAlgorithm: []byte(ecdsaSHA256), Issuer: []byte("\x30\x0c\x31\x0a\x30\x08\x06\x03\x55\x04\x03\x0c\x01\x61"),
-		NotBefore: from, NotAfter: from.Add(10 * time.Minute), SPKI: spki, SubjectKeyID: bytes.Repeat([]byte{7}, 20), AuthorityKeyID: bytes.Repeat([]byte{8}, 20), Identity: names,
+		Serial: []byte{0x41, 2, 3}, SignatureAlgorithm: []byte(ecdsaSHA256),
+		Issuer:    []byte("\x30\x0c\x31\x0a\x30\x08\x06\x03\x55\x04\x03\x0c\x01\x61"),
+		NotBefore: from, NotAfter: from.Add(10 * time.Minute), SPKI: spki, SubjectKeyID: bytes.Repeat([]byte{7}, 20),
+		AuthorityKeyID: bytes.Repeat([]byte{8}, 20), Identity: names,
 	}
 }
 
@@ -48,7 +50,10 @@ func scts(t testing.TB, n int) [][]byte {
 	t.Helper()
 	var out [][]byte
 	for i := range n {
-		one, err := tbs.SCT{LogID: [32]byte{byte(i)}, Timestamp: 5, Extensions: []byte{1, 2}, Hash: 4, Sig: 3, Signature: []byte{9, 9}}.Marshal()
+		one, err := tbs.SCT{
+			LogID: [32]byte{byte(i)}, Timestamp: 5, Extensions: []byte{1, 2}, Hash: 4, Sig: 3,
+			Signature: []byte{9, 9},
+		}.Marshal()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -83,8 +88,10 @@ func TestBuild(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Equal(c.RawTBSCertificate, final) || !bytes.Equal(c.RawSubjectPublicKeyInfo, tpl.SPKI) || !c.NotAfter.Equal(tpl.NotAfter) ||
-		c.KeyUsage != x509.KeyUsageDigitalSignature || !bytes.Equal(c.SubjectKeyId, tpl.SubjectKeyID) || !bytes.Equal(c.AuthorityKeyId, tpl.AuthorityKeyID) ||
+	if !bytes.Equal(c.RawTBSCertificate, final) || !bytes.Equal(c.RawSubjectPublicKeyInfo, tpl.SPKI) ||
+		!c.NotAfter.Equal(tpl.NotAfter) ||
+		c.KeyUsage != x509.KeyUsageDigitalSignature || !bytes.Equal(c.SubjectKeyId, tpl.SubjectKeyID) ||
+		!bytes.Equal(c.AuthorityKeyId, tpl.AuthorityKeyID) ||
 		c.EmailAddresses[0] != "alice@example.com" || !bytes.Equal(c.SerialNumber.Bytes(), tpl.Serial) {
 		t.Errorf("parsed %+v", c)
 	}
@@ -128,7 +135,10 @@ func TestCorrespond(t *testing.T) {
 			}
 		}
 	}
-	for name, c := range map[string][2][]byte{"no poison": {final, final}, "poison": {pre, pre}, "empty": {nil, nil}, "swapped": {final, pre}} {
+	for name, c := range map[string][2][]byte{
+		"no poison": {final, final}, "poison": {pre, pre}, "empty": {nil, nil},
+		"swapped": {final, pre},
+	} {
 		if tbs.Correspond(c[0], c[1], list) == nil {
 			t.Errorf("%s passes", name)
 		}
@@ -142,10 +152,13 @@ func TestCorrespond(t *testing.T) {
 func TestNewRefuses(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(*tbs.Template){
-		"no serial": func(x *tbs.Template) { x.Serial = nil }, "negative": func(x *tbs.Template) { x.Serial = []byte{0x80} },
-		"leading zero": func(x *tbs.Template) { x.Serial = []byte{0, 1} }, "21 octets": func(x *tbs.Template) { x.Serial = bytes.Repeat([]byte{1}, 21) },
-		"backwards": func(x *tbs.Template) { x.NotAfter = x.NotBefore }, "fraction": func(x *tbs.Template) { x.NotBefore = x.NotBefore.Add(1) },
-		"no key": func(x *tbs.Template) { x.SPKI = nil },
+		"no serial":    func(x *tbs.Template) { x.Serial = nil },
+		"negative":     func(x *tbs.Template) { x.Serial = []byte{0x80} },
+		"leading zero": func(x *tbs.Template) { x.Serial = []byte{0, 1} },
+		"21 octets":    func(x *tbs.Template) { x.Serial = bytes.Repeat([]byte{1}, 21) },
+		"backwards":    func(x *tbs.Template) { x.NotAfter = x.NotBefore },
+		"fraction":     func(x *tbs.Template) { x.NotBefore = x.NotBefore.Add(1) },
+		"no key":       func(x *tbs.Template) { x.SPKI = nil },
 	} {
 		x := template(t)
 		change(&x)
@@ -183,9 +196,12 @@ func TestSCTVerify(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, change := range map[string]func(*tbs.SCT, *tbs.Entry){
-		"time": func(s *tbs.SCT, _ *tbs.Entry) { s.Timestamp++ }, "extensions": func(s *tbs.SCT, _ *tbs.Entry) { s.Extensions = nil },
-		"issuer": func(_ *tbs.SCT, e *tbs.Entry) { e.IssuerKeyHash[0]++ }, "tbs": func(_ *tbs.SCT, e *tbs.Entry) { e.TBS = []byte("tbt") },
-		"hash": func(s *tbs.SCT, _ *tbs.Entry) { s.Hash = 2 }, "algorithm": func(s *tbs.SCT, _ *tbs.Entry) { s.Sig = 1 },
+		"time":       func(s *tbs.SCT, _ *tbs.Entry) { s.Timestamp++ },
+		"extensions": func(s *tbs.SCT, _ *tbs.Entry) { s.Extensions = nil },
+		"issuer":     func(_ *tbs.SCT, e *tbs.Entry) { e.IssuerKeyHash[0]++ },
+		"tbs":        func(_ *tbs.SCT, e *tbs.Entry) { e.TBS = []byte("tbt") },
+		"hash":       func(s *tbs.SCT, _ *tbs.Entry) { s.Hash = 2 },
+		"algorithm":  func(s *tbs.SCT, _ *tbs.Entry) { s.Sig = 1 },
 	} {
 		s, e := s, entry
 		change(&s, &e)

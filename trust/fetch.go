@@ -25,7 +25,8 @@ const fetchTimeout = 20 * time.Second
 func Fetch(ctx context.Context, repository string, root []byte, userAgent string) ([]byte, error) {
 	u, err := url.Parse(repository)
 	if err != nil || !fetchable(u) {
-		return nil, fmt.Errorf("%q is not the URL of a TUF repository; write https://HOST/PATH (http on loopback only)", repository)
+		return nil, fmt.Errorf("%q is not the URL of a TUF repository; write https://HOST/PATH (http on loopback only)",
+			repository)
 	}
 	f := fetcher.NewDefaultFetcher()
 	f.SetHTTPClient(withContext{ctx, httpclient.New(httpclient.Options{

@@ -120,7 +120,10 @@ func authorities(all []Authority) ([]*trustroot.CertificateAuthority, error) {
 						a.URL, i+1, a.Chain[i].Subject, c.Subject, err)
 			}
 		}
-		ca := &trustroot.CertificateAuthority{Uri: a.URL, CertChain: &common.X509CertificateChain{}, ValidFor: timeRange(a.From, a.To)}
+		ca := &trustroot.CertificateAuthority{
+			Uri: a.URL, CertChain: &common.X509CertificateChain{},
+			ValidFor: timeRange(a.From, a.To),
+		}
 		subject := a.Chain[len(a.Chain)-1].Subject
 		// For people; some clients require both.
 		organization := strings.Join(subject.Organization, ", ")
@@ -412,7 +415,10 @@ func (s Services) SigningConfig() ([]byte, error) {
 		if url == "" {
 			return nil
 		}
-		return []*trustroot.Service{{Url: url, MajorApiVersion: version, ValidFor: timeRange(s.From, time.Time{}), Operator: s.Operator}}
+		return []*trustroot.Service{{
+			Url: url, MajorApiVersion: version, ValidFor: timeRange(s.From, time.Time{}),
+			Operator: s.Operator,
+		}}
 	}
 	out := &trustroot.SigningConfig{
 		MediaType: signingMediaType, CaUrls: service(s.CA, 1), OidcUrls: service(s.OIDC, 1),

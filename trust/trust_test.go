@@ -18,7 +18,8 @@ func material() trust.Material {
 	var m trust.Material
 	for _, k := range []pki.KeyType{pki.P256, pki.P384} {
 		p := pki.New(pki.Options{Key: k})
-		m.Authorities = append(m.Authorities, trust.Authority{URL: "https://ca.example.com", Chain: p.Chain, From: from, To: from.Add(time.Hour)})
+		m.Authorities = append(m.Authorities,
+			trust.Authority{URL: "https://ca.example.com", Chain: p.Chain, From: from, To: from.Add(time.Hour)})
 	}
 	for _, k := range []pki.KeyType{pki.P256, pki.P384, pki.RSA2048} {
 		m.Logs = append(m.Logs, trust.Log{Log: loglist.Log{
@@ -59,7 +60,8 @@ func TestRefuses(t *testing.T) {
 	t.Parallel()
 	for _, data := range []string{
 		"", "{}", "[]", `{"mediaType":"x"}`, `{"mediaType":"x","certificateAuthorities":[{}]}`,
-		`{"mediaType":"x","certificateAuthorities":[{"certChain":{"certificates":[{"rawBytes":"AAAA"}]}}]}`, strings.Repeat(" ", 5<<20),
+		`{"mediaType":"x","certificateAuthorities":[{"certChain":{"certificates":[{"rawBytes":"AAAA"}]}}]}`,
+		strings.Repeat(" ", 5<<20),
 	} {
 		if _, err := trust.ParseTrustedRoot([]byte(data)); err == nil {
 			t.Errorf("%.60q passes", data)
@@ -83,7 +85,10 @@ func TestTrustedRootIsComplete(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{`"tlogs": []`, `"ctlogs": []`, `"timestampAuthorities": []`, `"commonName": "C=DE"`, `"organization": "C=DE"`} {
+	for _, want := range []string{
+		`"tlogs": []`, `"ctlogs": []`, `"timestampAuthorities": []`, `"commonName": "C=DE"`,
+		`"organization": "C=DE"`,
+	} {
 		if !strings.Contains(string(data), want) {
 			t.Errorf("no %s in %.600s", want, data)
 		}
@@ -92,7 +97,10 @@ func TestTrustedRootIsComplete(t *testing.T) {
 
 func TestSigningConfig(t *testing.T) {
 	t.Parallel()
-	got, err := trust.Services{CA: "https://ca", OIDC: "https://idp", Operator: "us", From: time.Unix(0, 0)}.SigningConfig()
+	got, err := trust.Services{
+		CA: "https://ca", OIDC: "https://idp", Operator: "us",
+		From: time.Unix(0, 0),
+	}.SigningConfig()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -64,7 +64,8 @@ func TestTUF(t *testing.T) {
 	}
 	publishRoot(t, r, two)
 	fetched(two)
-	if key, err := os.ReadFile(filepath.Join(dir, "keys", "root.pem")); err != nil || !bytes.Contains(key, []byte("ENCRYPTED PRIVATE KEY")) {
+	if key, err := os.ReadFile(filepath.Join(dir, "keys", "root.pem")); err != nil ||
+		!bytes.Contains(key, []byte("ENCRYPTED PRIVATE KEY")) {
 		t.Errorf("root key: %v", err)
 	}
 	if _, err := trust.Fetch(t.Context(), s.URL, []byte("{}"), "test"); err == nil {
@@ -83,7 +84,10 @@ func TestTUF(t *testing.T) {
 // Changes without the keys are refused by Check and by clients.
 func TestTUFChanged(t *testing.T) {
 	t.Parallel()
-	for _, change := range []string{"timestamp.json", "2.snapshot.json", "2.targets.json", "targets/*.trusted_root.json", "2.root.json"} {
+	for _, change := range []string{
+		"timestamp.json", "2.snapshot.json", "2.targets.json",
+		"targets/*.trusted_root.json", "2.root.json",
+	} {
 		dir := t.TempDir()
 		o := trust.TUFOptions{Dir: dir}
 		r, err := trust.InitTUF(o)

@@ -110,7 +110,8 @@ func VerifyBundle(trustedRoot, bundleJSON []byte, e Expectation) (*Verified, err
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUsage, err)
 	}
-	identity, err := verify.NewShortCertificateIdentity(e.Issuer, whole(e.IssuerRegexp), e.Identity, whole(e.IdentityRegexp))
+	identity, err := verify.NewShortCertificateIdentity(e.Issuer, whole(e.IssuerRegexp), e.Identity,
+		whole(e.IdentityRegexp))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUsage, err)
 	}

@@ -25,7 +25,8 @@ func testdata(t testing.TB, name string) []byte {
 func good(t testing.TB) trust.Expectation {
 	t.Helper()
 	return trust.Expectation{
-		Identity: "alice@example.com", Issuer: "http://127.0.0.1:5556", Artifact: bytes.NewReader(testdata(t, "hello.txt")), NoRekor: true,
+		Identity: "alice@example.com", Issuer: "http://127.0.0.1:5556",
+		Artifact: bytes.NewReader(testdata(t, "hello.txt")), NoRekor: true,
 	}
 }
 
@@ -35,7 +36,8 @@ func TestVerifyBundle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if v.Identity != "alice@example.com" || v.Issuer != "http://127.0.0.1:5556" || len(v.Times) != 1 || v.Times[0].At.Year() != 2026 || v.SCTs != 1 || v.LogEntries != 0 {
+	if v.Identity != "alice@example.com" || v.Issuer != "http://127.0.0.1:5556" || len(v.Times) != 1 ||
+		v.Times[0].At.Year() != 2026 || v.SCTs != 1 || v.LogEntries != 0 {
 		t.Errorf("%+v", v)
 	}
 	e := good(t)
@@ -79,18 +81,40 @@ func TestVerifyBundleFails(t *testing.T) {
 		change func(*trust.Expectation)
 		step   string
 	}{
-		"identity":                   {root, bundle, func(e *trust.Expectation) { e.Identity = "bob@example.com" }, "identity"},
-		"issuer":                     {root, bundle, func(e *trust.Expectation) { e.Issuer = "https://issuer.example.com" }, "identity"},
-		"a part of the identity":     {root, bundle, func(e *trust.Expectation) { e.Identity, e.IdentityRegexp = "", "alice" }, "identity"},
-		"one alternative's part":     {root, bundle, func(e *trust.Expectation) { e.Identity, e.IdentityRegexp = "", "x|alice" }, "identity"},
-		"artifact":                   {root, bundle, func(e *trust.Expectation) { e.Artifact = strings.NewReader("something else") }, "signature"},
-		"digest":                     {root, bundle, func(e *trust.Expectation) { e.Artifact, e.Digest = nil, "sha256:"+strings.Repeat("0", 64) }, "signature"},
-		"no log entry":               {root, bundle, func(e *trust.Expectation) { e.NoRekor = false }, "log of signatures"},
-		"another root":               {other, bundle, nil, "time of the signature"},
-		"another CA":                 {without("authority"), bundle, nil, "certificate chain"},
-		"another log":                {without("log"), bundle, nil, "certificate transparency"},
-		"no timestamp authority":     {without("timestamps"), bundle, nil, "time of the signature"},
-		"changed signature":          {root, bytes.Replace(bundle, []byte(`"signature":"MEU`), []byte(`"signature":"MEQ`), 1), nil, ""},
+		"identity": {
+			root, bundle,
+			func(e *trust.Expectation) { e.Identity = "bob@example.com" }, "identity",
+		},
+		"issuer": {
+			root, bundle,
+			func(e *trust.Expectation) { e.Issuer = "https://issuer.example.com" }, "identity",
+		},
+		"a part of the identity": {
+			root, bundle,
+			func(e *trust.Expectation) { e.Identity, e.IdentityRegexp = "", "alice" }, "identity",
+		},
+		"one alternative's part": {
+			root, bundle,
+			func(e *trust.Expectation) { e.Identity, e.IdentityRegexp = "", "x|alice" }, "identity",
+		},
+		"artifact": {
+			root, bundle,
+			func(e *trust.Expectation) { e.Artifact = strings.NewReader("something else") }, "signature",
+		},
+		"digest": {
+			root, bundle,
+			func(e *trust.Expectation) { e.Artifact, e.Digest = nil, "sha256:"+strings.Repeat("0", 64) }, "signature",
+		},
+		"no log entry": {
+			root, bundle, func(e *trust.Expectation) { e.NoRekor = false },
+			"log of signatures",
+		},
+		"another root":           {other, bundle, nil, "time of the signature"},
+		"another CA":             {without("authority"), bundle, nil, "certificate chain"},
+		"another log":            {without("log"), bundle, nil, "certificate transparency"},
+		"no timestamp authority": {without("timestamps"), bundle, nil, "time of the signature"},
+		"changed signature": {root, bytes.Replace(bundle, []byte(`"signature":"MEU`),
+			[]byte(`"signature":"MEQ`), 1), nil, ""},
 		"a bundle without timestamp": {root, cutTimestamps(bundle), nil, "time of the signature"},
 	} {
 		e := good(t)
@@ -125,7 +149,8 @@ func TestVerifyBundleUsage(t *testing.T) {
 	} {
 		e := good(t)
 		change(&e)
-		if _, err := trust.VerifyBundle(testdata(t, "trusted_root.json"), testdata(t, "bundle.json"), e); !errors.Is(err, trust.ErrUsage) {
+		if _, err := trust.VerifyBundle(testdata(t, "trusted_root.json"), testdata(t, "bundle.json"),
+			e); !errors.Is(err, trust.ErrUsage) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -80,7 +80,8 @@ func keyLike(public crypto.PublicKey) (crypto.Signer, func(digest, sig []byte) b
 		if err != nil {
 			return nil, nil, err
 		}
-		return key, func(d, s []byte) bool { return rsa.VerifyPKCS1v15(&key.PublicKey, crypto.SHA256, d, s) == nil }, nil
+		return key, func(d, s []byte) bool { return rsa.VerifyPKCS1v15(&key.PublicKey, crypto.SHA256, d, s) == nil },
+			nil
 	case ed25519.PublicKey:
 		pub, key, err := ed25519.GenerateKey(rand.Reader)
 		if err != nil {

@@ -145,7 +145,8 @@ func (l *benchLab) launch(ctx context.Context, s launch) error {
 		"{connections: 8192, connections_per_source: 8192}\n"+
 		"ca:\n  file: {chain: chain.pem, key: key.pem}\nct:\n%s", free[0], free[1], free[2], logs)
 	for name, data := range map[string][]byte{
-		"chain.pem": chain, "key.pem": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}), "log.pem": logKey,
+		"chain.pem": chain, "key.pem": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}),
+		"log.pem":       logKey,
 		"identity.yaml": []byte(s.identity), "mayfly.yaml": []byte(settings),
 	} {
 		if err := durable.WriteFile(filepath.Join(s.dir, name), data, 0o600); err != nil {
@@ -332,7 +333,8 @@ func (l *benchLab) profile(ctx context.Context, f *benchFlags) func() error {
 	}
 	done := make(chan answer, 1)
 	go func() {
-		data, err := fetchLong(ctx, strings.TrimSuffix(l.admin, "/metrics")+"/debug/pprof/profile?seconds="+strconv.Itoa(seconds))
+		data, err := fetchLong(ctx, strings.TrimSuffix(l.admin, "/metrics")+"/debug/pprof/profile?seconds="+
+			strconv.Itoa(seconds))
 		done <- answer{data, err}
 	}()
 	return func() error {

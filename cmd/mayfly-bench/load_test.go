@@ -37,7 +37,8 @@ func TestPoisson(t *testing.T) {
 	}
 	mean := sum / n
 	for what, d := range map[string]float64{
-		"mean": mean - 1, "deviation": math.Sqrt(squares/n-mean*mean) - 1, "longer than the mean": float64(long)/n - 1/math.E,
+		"mean": mean - 1, "deviation": math.Sqrt(squares/n-mean*mean) - 1,
+		"longer than the mean": float64(long)/n - 1/math.E,
 	} {
 		if math.Abs(d) > 0.01 {
 			t.Errorf("%s is off by %.3f", what, d)
@@ -54,16 +55,37 @@ func TestPlan(t *testing.T) {
 		relative bool
 		problem  string
 	}{
-		"nothing":       {plan: []benchLoad{{Callers: 1}, {Callers: 4}, {Callers: 16}, {Callers: 64}, {Callers: 256}}, servers: []int{0}},
-		"callers":       {flags: benchFlags{callers: "2, 3"}, plan: []benchLoad{{Callers: 2}, {Callers: 3}}, servers: []int{0}},
-		"rates":         {flags: benchFlags{rate: "200,0.5"}, plan: []benchLoad{{Rate: 200}, {Rate: 0.5}}, servers: []int{0}},
-		"percent":       {flags: benchFlags{rate: "50%, 1000 %"}, plan: []benchLoad{{Callers: 64}, {Percent: 50}, {Percent: 1000}}, servers: []int{0}, relative: true},
-		"both":          {flags: benchFlags{rate: "20,12.5%"}, plan: []benchLoad{{Callers: 64}, {Rate: 20}, {Percent: 12.5}}, servers: []int{0}, relative: true},
-		"processors":    {flags: benchFlags{processors: "1,2"}, plan: []benchLoad{{Callers: 64}}, servers: []int{1, 2}},
-		"their callers": {flags: benchFlags{processors: "2", callers: "8"}, plan: []benchLoad{{Callers: 8}}, servers: []int{2}},
+		"nothing": {
+			plan:    []benchLoad{{Callers: 1}, {Callers: 4}, {Callers: 16}, {Callers: 64}, {Callers: 256}},
+			servers: []int{0},
+		},
+		"callers": {
+			flags: benchFlags{callers: "2, 3"}, plan: []benchLoad{{Callers: 2}, {Callers: 3}},
+			servers: []int{0},
+		},
+		"rates": {
+			flags: benchFlags{rate: "200,0.5"}, plan: []benchLoad{{Rate: 200}, {Rate: 0.5}},
+			servers: []int{0},
+		},
+		"percent": {
+			flags: benchFlags{rate: "50%, 1000 %"},
+			plan:  []benchLoad{{Callers: 64}, {Percent: 50}, {Percent: 1000}}, servers: []int{0}, relative: true,
+		},
+		"both": {
+			flags: benchFlags{rate: "20,12.5%"},
+			plan:  []benchLoad{{Callers: 64}, {Rate: 20}, {Percent: 12.5}}, servers: []int{0}, relative: true,
+		},
+		"processors": {flags: benchFlags{processors: "1,2"}, plan: []benchLoad{{Callers: 64}}, servers: []int{1, 2}},
+		"their callers": {
+			flags: benchFlags{processors: "2", callers: "8"}, plan: []benchLoad{{Callers: 8}},
+			servers: []int{2},
+		},
 
-		"no caller":         {flags: benchFlags{callers: "0"}, problem: `write numbers from 1 to 4096`},
-		"no rate":           {flags: benchFlags{rate: "0"}, problem: `write requests per second up to 100000, or percentages`},
+		"no caller": {flags: benchFlags{callers: "0"}, problem: `write numbers from 1 to 4096`},
+		"no rate": {
+			flags:   benchFlags{rate: "0"},
+			problem: `write requests per second up to 100000, or percentages`,
+		},
 		"less than no rate": {flags: benchFlags{rate: "-1%"}, problem: `--rate "-1%": write`},
 		"NaN":               {flags: benchFlags{rate: "nan"}, problem: `write requests per second`},
 		"Inf":               {flags: benchFlags{rate: "inf%"}, problem: `write requests per second`},
@@ -72,7 +94,10 @@ func TestPlan(t *testing.T) {
 		"an end":            {flags: benchFlags{rate: "50%,"}, problem: `write requests per second`},
 		"other words":       {flags: benchFlags{rate: "half"}, problem: `write requests per second`},
 		"two loops":         {flags: benchFlags{rate: "1", callers: "1"}, problem: `write one of them`},
-		"too large":         {flags: benchFlags{processors: "5"}, problem: `this machine has 4; write numbers from 1 to 4`},
+		"too large": {
+			flags:   benchFlags{processors: "5"},
+			problem: `this machine has 4; write numbers from 1 to 4`,
+		},
 		"rate of each": {
 			flags:   benchFlags{processors: "1", rate: "50%"},
 			problem: `write --callers instead of --rate`,
@@ -121,7 +146,8 @@ func TestOpenLoopBound(t *testing.T) {
 	close(full)
 	got := f.wait()
 	if sent.Load() != 3 || len(got.served) != 3 || got.unsent == 0 || len(got.refused)+got.failed != 0 {
-		t.Errorf("%d sent, %d served, %d not sent, %d refused, %d failed", sent.Load(), len(got.served), got.unsent, len(got.refused), got.failed)
+		t.Errorf("%d sent, %d served, %d not sent, %d refused, %d failed", sent.Load(), len(got.served), got.unsent,
+			len(got.refused), got.failed)
 	}
 	if left := g.left.Load(); left != 997 {
 		t.Errorf("%d requests of 1000 are left, although arrivals that are not sent do not count", left)
@@ -141,7 +167,8 @@ func TestOpenLoopAccounts(t *testing.T) {
 	}}
 	got := g.open(t.Context(), 20_000, time.Minute).wait() // the budget ends it
 	if len(got.served) != 20 || len(got.refused) != 20 || got.failed != 20 || len(got.late) != 60 {
-		t.Errorf("%d served, %d refused, %d failed, %d made", len(got.served), len(got.refused), got.failed, len(got.late))
+		t.Errorf("%d served, %d refused, %d failed, %d made", len(got.served), len(got.refused),
+			got.failed, len(got.late))
 	}
 	for i := range sent {
 		if n := sent[i].Load(); n != 20 {
@@ -168,7 +195,8 @@ func TestClosedLoopObeys(t *testing.T) {
 	}}
 	got := g.closed(t.Context(), 5, 100*time.Millisecond)
 	if sent.Load() != 5 || len(got.refused) != 5 || len(got.served)+got.failed != 0 {
-		t.Errorf("%d sent, %d refused, %d served, %d failed", sent.Load(), len(got.refused), len(got.served), got.failed)
+		t.Errorf("%d sent, %d refused, %d served, %d failed", sent.Load(), len(got.refused),
+			len(got.served), got.failed)
 	}
 }
 
@@ -179,9 +207,13 @@ func TestStepFigures(t *testing.T) {
 		served = append(served, time.Duration(200-i)*time.Millisecond)
 	}
 	var s benchStep
-	s.fill(tally{served: served, refused: []time.Duration{3 * time.Millisecond, time.Millisecond}, failed: 4, unsent: 5}, 2*time.Second)
+	s.fill(tally{
+		served: served, refused: []time.Duration{3 * time.Millisecond, time.Millisecond}, failed: 4,
+		unsent: 5,
+	}, 2*time.Second)
 	want := benchStep{
-		Certificates: 200, PerSecond: 100, P50: 101, P99: 199, Refused: 2, RefusedPerSecond: 1, RefusedP50: 3, RefusedP99: 3, Failed: 4, NotSent: 5,
+		Certificates: 200, PerSecond: 100, P50: 101, P99: 199, Refused: 2, RefusedPerSecond: 1, RefusedP50: 3,
+		RefusedP99: 3, Failed: 4, NotSent: 5,
 	}
 	if s != want {
 		t.Errorf("got  %+v\nwant %+v", s, want)
@@ -234,7 +266,8 @@ func TestRecovery(t *testing.T) {
 		t.Errorf("got %+v of a run whose requests are used up", got)
 	}
 	g := &generator{bound: 100, left: budget(1000), send: func(context.Context, int, int) error { return nil }}
-	if got := g.recovery(t.Context(), benchRecovery{Before: 60_000, Rate: 200}, time.Now().Add(-time.Minute)); got == nil || got.Back || got.Seconds != 10 {
+	if got := g.recovery(t.Context(), benchRecovery{Before: 60_000, Rate: 200},
+		time.Now().Add(-time.Minute)); got == nil || got.Back || got.Seconds != 10 {
 		t.Errorf("got %+v, want a server that is not back within the bound", got)
 	}
 }
@@ -242,11 +275,15 @@ func TestRecovery(t *testing.T) {
 // The table has only the optional columns that have values.
 func TestBenchTable(t *testing.T) {
 	t.Parallel()
-	plain := benchStep{benchLoad: benchLoad{Callers: 64}, PerSecond: 1200, P50: 40, P99: 90, CPU: 600, Floor: 300, Ratio: 2, RSS: 80, Certificates: 6000, PerCPUSecond: 1667}
+	plain := benchStep{
+		benchLoad: benchLoad{Callers: 64}, PerSecond: 1200, P50: 40, P99: 90, CPU: 600, Floor: 300,
+		Ratio: 2, RSS: 80, Certificates: 6000, PerCPUSecond: 1667,
+	}
 	half := plain
 	half.benchLoad, half.PerSecond, half.P50, half.P99, half.Added = benchLoad{Rate: 600, Percent: 50}, 600, 2, 5, 1.5
 	over := plain
-	over.benchLoad, over.PerSecond, over.RefusedPerSecond, over.Refused = benchLoad{Rate: 12000, Percent: 1000}, 1100, 9000, 45000
+	over.benchLoad, over.PerSecond, over.RefusedPerSecond,
+		over.Refused = benchLoad{Rate: 12000, Percent: 1000}, 1100, 9000, 45000
 	over.RefusedP50, over.RefusedP99, over.NotSent, over.LateP99, over.FirstError = 3, 70, 9500, 20, "busy"
 	over.Recovery = &benchRecovery{Back: true, Seconds: 0.4, Before: 5, Rate: 600}
 	one := plain
@@ -262,18 +299,27 @@ func TestBenchTable(t *testing.T) {
 			"  load        certs/s  p50 ms  p99 ms  refused/s  failed  server µs/cert  floor µs  ratio  RSS MB\n",
 			"  64 callers  1200     40.00   90.00   0          0       600             300       2.00   80\n",
 		}, []string{"recovery", "not sent", "late", "processors\n"}},
-		"open": {benchResult{Processors: 2, Steps: []benchStep{plain, half, over}, Exhausted: true, Interrupted: true}, []string{
-			"  load            certs/s  p50 ms  p99 ms  added ms  refused/s  refusal p50  refusal p99  not sent  failed  server",
-			"  64 callers      1200     40.00   90.00   –         0          –            –            –         0       600",
-			"  600/s, 50%      600      2.00    5.00    1.50      0          –            –            –         0       600",
-			"  12000/s, 1000%  1100     40.00   90.00   –         9000       3.00         70.00        9500      0       600",
-			"recovery from 12000/s, 1000%: 0.4 s after the last arrival half the capacity (600/s) was served",
-			"at 12000/s, 1000% this tool sent requests late, by 20.0 ms",
-			"first error with 12000/s, 1000%: busy\n", "not sent: arrivals while", "added: mean latency minus",
-			"--max-requests was reached", "interrupted: ",
-		}, nil},
+		"open": {
+			benchResult{Processors: 2, Steps: []benchStep{plain, half, over}, Exhausted: true, Interrupted: true},
+			[]string{
+				"  load            certs/s  p50 ms  p99 ms  added ms  refused/s  refusal p50  refusal p99  " +
+					"not sent  failed  server",
+				"  64 callers      1200     40.00   90.00   –         0          –            –            " +
+					"–         0       600",
+				"  600/s, 50%      600      2.00    5.00    1.50      0          –            –            " +
+					"–         0       600",
+				"  12000/s, 1000%  1100     40.00   90.00   –         9000       3.00         70.00        " +
+					"9500      0       600",
+				"recovery from 12000/s, 1000%: 0.4 s after the last arrival half the capacity (600/s) was served",
+				"at 12000/s, 1000% this tool sent requests late, by 20.0 ms",
+				"first error with 12000/s, 1000%: busy\n", "not sent: arrivals while", "added: mean latency minus",
+				"--max-requests was reached", "interrupted: ",
+			},
+			nil,
+		},
 		"processors": {benchResult{Processors: 2, Steps: []benchStep{one, two}}, []string{
-			"  processors  load        certs/s  p50 ms  p99 ms  refused/s  failed  server µs/cert  certs/CPU s  floor µs",
+			"  processors  load        certs/s  p50 ms  p99 ms  refused/s  failed  server µs/cert  " +
+				"certs/CPU s  floor µs",
 			"  2           64 callers  1200     40.00   90.00   0          0       600             1667         300",
 			" 64 callers, 1 processor  █", "1 processor: used only by the server",
 			"2 processors: this machine has too few",

@@ -36,7 +36,10 @@ func (l *benchLab) startLog(chain []*x509.Certificate, delay time.Duration) (url
 	if err != nil {
 		return "", nil, err
 	}
-	log := &benchLog{key: key, delay: delay, id: sha256.Sum256(spki), issuer: sha256.Sum256(chain[0].RawSubjectPublicKeyInfo)}
+	log := &benchLog{
+		key: key, delay: delay, id: sha256.Sum256(spki),
+		issuer: sha256.Sum256(chain[0].RawSubjectPublicKeyInfo),
+	}
 	l.log = log
 	pages := http.NewServeMux()
 	pages.HandleFunc("POST /ct/v1/add-pre-chain", log.add)

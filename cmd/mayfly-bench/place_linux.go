@@ -67,7 +67,8 @@ func confine(to unix.CPUSet) error {
 		if err != nil {
 			return err
 		}
-		if err := unix.SchedSetaffinity(id, &to); err != nil && !errors.Is(err, unix.ESRCH) { // ESRCH: the thread has ended
+		// ESRCH: the thread has ended
+		if err := unix.SchedSetaffinity(id, &to); err != nil && !errors.Is(err, unix.ESRCH) {
 			return fmt.Errorf("processors: %w", err)
 		}
 	}

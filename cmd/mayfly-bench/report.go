@@ -127,7 +127,10 @@ func benchColumns() []benchColumn {
 		number("p50 ms", 2, func(s benchStep) float64 { return s.P50 }),
 		number("p99 ms", 2, func(s benchStep) float64 { return s.P99 }),
 		optional(number("added ms", 2, func(s benchStep) float64 { return s.Added })),
-		{head: "refused/s", cell: func(s benchStep) string { return strconv.FormatFloat(s.RefusedPerSecond, 'f', 0, 64) }},
+		{
+			head: "refused/s",
+			cell: func(s benchStep) string { return strconv.FormatFloat(s.RefusedPerSecond, 'f', 0, 64) },
+		},
 		optional(number("refusal p50", 2, func(s benchStep) float64 { return s.RefusedP50 })),
 		optional(number("refusal p99", 2, func(s benchStep) float64 { return s.RefusedP99 })),
 		optional(number("not sent", 0, func(s benchStep) float64 { return float64(s.NotSent) })),

@@ -199,7 +199,8 @@ func (r *benchRun) measure(ctx context.Context, s *benchStep, load func() tally)
 
 // fill sets the results of a load. took is the time until the last response.
 func (s *benchStep) fill(t tally, took time.Duration) {
-	s.Certificates, s.Refused, s.Failed, s.NotSent, s.FirstError = len(t.served), len(t.refused), t.failed, t.unsent, t.first
+	s.Certificates, s.Refused, s.Failed, s.NotSent, s.FirstError = len(t.served), len(t.refused),
+		t.failed, t.unsent, t.first
 	s.PerSecond, s.RefusedPerSecond = float64(len(t.served))/took.Seconds(), float64(len(t.refused))/took.Seconds()
 	s.P50, s.P99 = percentile(t.served, 50), percentile(t.served, 99)
 	s.RefusedP50, s.RefusedP99 = percentile(t.refused, 50), percentile(t.refused, 99)

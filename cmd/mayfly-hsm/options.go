@@ -102,7 +102,8 @@ func (o *options) settle() error {
 	case o.sessions < 1 || o.sessions > token.MaxSessions:
 		return cli.Usage("--sessions %d is out of range: write 1 to %d", o.sessions, token.MaxSessions)
 	case o.callLimit < token.MinCallLimit || o.callLimit > token.MaxCallLimit:
-		return cli.Usage("--call-limit %s is out of range: write %s to %s", o.callLimit, token.MinCallLimit, token.MaxCallLimit)
+		return cli.Usage("--call-limit %s is out of range: write %s to %s", o.callLimit, token.MinCallLimit,
+			token.MaxCallLimit)
 	case o.socket == "" && !o.check && os.Getenv(wire.SocketVariable) == "":
 		return cli.Usage("--socket is missing: write an absolute path, such as /run/mayfly/hsm.sock")
 	case o.socket != "" && !strings.HasPrefix(o.socket, "/"):

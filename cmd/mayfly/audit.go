@@ -71,7 +71,8 @@ func (f *journalFlags) named(path string) (target, error) {
 func (f *journalFlags) existing(t target) (target, error) {
 	if _, err := journal.Segments(t.path); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			return t, fmt.Errorf("the journal %s does not exist; write the path in audit.file of the configuration", t.path)
+			return t, fmt.Errorf("the journal %s does not exist; write the path in audit.file of the configuration",
+				t.path)
 		}
 		return t, err
 	}
@@ -105,7 +106,8 @@ func recordCells(r *journal.Record, st terminal.Style) []string {
 		who = r.Subject
 	}
 	return []string{
-		fmt.Sprint(r.Seq), r.Time.Local().Format(time.DateTime), recordWord(r, st), orDash(who), orDash(r.Issuer), orDash(r.Serial), recordWhy(r),
+		fmt.Sprint(r.Seq), r.Time.Local().Format(time.DateTime), recordWord(r, st), orDash(who), orDash(r.Issuer),
+		orDash(r.Serial), recordWhy(r),
 	}
 }
 

@@ -24,8 +24,9 @@ func newAuditClear() *cobra.Command {
 			"obligations, and the log is used for SCTs again. Without --yes it only says what it would do. The " +
 			"running CA applies the order at\n" +
 			"its next audit, within audit.reconcile.every, and records it in the journal.",
-		Example: "  mayfly audit clear --config mayfly.yaml\n  mayfly audit clear --config mayfly.yaml --log tesseract --yes",
-		Args:    cobra.NoArgs,
+		Example: "  mayfly audit clear --config mayfly.yaml\n  mayfly audit clear --config mayfly.yaml " +
+			"--log tesseract --yes",
+		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
 			switch {
 			case path == "":

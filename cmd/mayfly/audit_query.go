@@ -64,7 +64,8 @@ func newAuditQuery() *cobra.Command {
 	fl.StringVar(&f.providerKey, "provider-key", "", "thumbprint (RFC 7638) of the key that verified the token")
 	fl.StringVar(&f.serial, "serial", "", "serial number, hexadecimal")
 	fl.StringVar(&f.requestID, "request-id", "", "ID of the request")
-	fl.StringVar(&f.key, "key", "", "certified key: SHA-256 of its SubjectPublicKeyInfo, or a PEM file with the key or the certificate")
+	fl.StringVar(&f.key, "key", "",
+		"certified key: SHA-256 of its SubjectPublicKeyInfo, or a PEM file with the key or the certificate")
 	fl.StringVar(&f.result, "result", "", "issued, failed or denied")
 	fl.StringVar(&f.reason, "reason", "", "reason of docs/errors.md, or kind of an alarm")
 	fl.StringVar(&f.since, "since", "", "not before: RFC 3339, a date, or how long ago (24h)")

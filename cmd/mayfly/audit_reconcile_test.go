@@ -67,11 +67,16 @@ func newAuditLab(t *testing.T, remote bool) *auditLab {
 	l.write("chain.pem", l.pki.ChainPEM())
 	l.write("key.pem", l.pki.KeyPEM())
 	l.write("bearer", []byte("hook-secret\n"))
-	l.write("identity.yaml", fmt.Appendf(nil, "oidc-issuers:\n  %q: {client-id: sigstore, type: email}\n", l.provider.URL()))
+	l.write("identity.yaml", fmt.Appendf(nil, "oidc-issuers:\n  %q: {client-id: sigstore, type: email}\n",
+		l.provider.URL()))
 	l.process = &process.Server{Dir: l.dir, HTTP: process.FreeAddress(t), GRPC: process.FreeAddress(t)}
-	l.write("mayfly.yaml", fmt.Appendf(nil, "listen: {http: %q, grpc: %q, admin: %q}\nidentity: {file: identity.yaml}\nca:\n  file: {chain: chain.pem, key: key.pem}\n"+
-		"audit:\n  file: journal.jsonl\n  reconcile: {every: 1s}\n  alarm: {webhook: {url: %q, bearer: {file: bearer}}}\nct:\n%s",
-		l.process.HTTP, l.process.GRPC, l.admin, l.hook.URL, logs))
+	l.write("mayfly.yaml",
+		fmt.Appendf(nil,
+			"listen: {http: %q, grpc: %q, admin: %q}\nidentity: {file: identity.yaml}\nca:\n  file: {chain: "+
+				"chain.pem, key: key.pem}\n"+
+				"audit:\n  file: journal.jsonl\n  reconcile: {every: 1s}\n  alarm: {webhook: {url: %q, bearer: "+
+				"{file: bearer}}}\nct:\n%s",
+			l.process.HTTP, l.process.GRPC, l.admin, l.hook.URL, logs))
 	return l
 }
 
@@ -155,7 +160,8 @@ func (l *auditLab) issue(n int) {
 // misissue submits a precertificate that was signed with the CA's key outside of the CA.
 func (l *auditLab) misissue() {
 	l.t.Helper()
-	if err := l.log.Add(append([][]byte{l.pki.Leaf(time.Now().UnixNano(), true)}, l.pki.ChainDER()...), true); err != nil {
+	if err := l.log.Add(append([][]byte{l.pki.Leaf(time.Now().UnixNano(), true)}, l.pki.ChainDER()...),
+		true); err != nil {
 		l.t.Fatal(err)
 	}
 }
@@ -177,7 +183,10 @@ func (l *auditLab) mayfly(args ...string) (out, stderr string, status int) {
 // reconcile audits everything and returns the kinds of the findings.
 func (l *auditLab) reconcile(args ...string) (kinds []string, status int) {
 	l.t.Helper()
-	out, stderr, status := l.mayfly(append([]string{"audit", "reconcile", "--json", "--config", filepath.Join(l.dir, "mayfly.yaml")}, args...)...)
+	out, stderr, status := l.mayfly(append([]string{
+		"audit", "reconcile", "--json", "--config",
+		filepath.Join(l.dir, "mayfly.yaml"),
+	}, args...)...)
 	var r reconcile.Report
 	if err := json.Unmarshal([]byte(out), &r); err != nil {
 		l.t.Fatalf("%v: %s%s", err, out, stderr)
@@ -228,7 +237,10 @@ func TestAuditMisissuance(t *testing.T) {
 		"--lag -5m0s: write the greatest delay":                   {"--lag", "-5m"},
 		`--since "soon": write RFC 3339`:                          {"--since", "soon"},
 	} {
-		_, stderr, status := l.mayfly(append([]string{"audit", "reconcile", "--config", filepath.Join(l.dir, "mayfly.yaml")}, args...)...)
+		_, stderr, status := l.mayfly(append([]string{
+			"audit", "reconcile", "--config",
+			filepath.Join(l.dir, "mayfly.yaml"),
+		}, args...)...)
 		if status != cli.ExitUsage || !strings.Contains(stderr, want) {
 			t.Errorf("%v: status %d, %s", args, status, stderr)
 		}
@@ -253,7 +265,9 @@ func TestAuditMisissuance(t *testing.T) {
 			t.Errorf("%s does not name identity, serial number and commands: %s", what, text)
 		}
 	}
-	if metrics, _ := l.get("/metrics"); !strings.Contains(metrics, `mayfly_audit_alarms_total{kind="unintended_entry"} 1`) || !strings.Contains(metrics, "mayfly_audit_alarms_open 1") {
+	if metrics, _ := l.get("/metrics"); !strings.Contains(metrics,
+		`mayfly_audit_alarms_total{kind="unintended_entry"} 1`) ||
+		!strings.Contains(metrics, "mayfly_audit_alarms_open 1") {
 		t.Error("no metric shows the alarm")
 	}
 	if ready, code := l.get("/readyz"); code != http.StatusOK ||
@@ -268,7 +282,8 @@ func TestAuditMisissuance(t *testing.T) {
 	l.issue(1)
 	l.process.Until(t, "audited after the restart", func() bool {
 		m, _ := l.get("/metrics")
-		return strings.Contains(m, `mayfly_audit_runs_total{result="complete"}`) && !strings.Contains(m, `mayfly_audit_runs_total{result="complete"} 0`)
+		return strings.Contains(m, `mayfly_audit_runs_total{result="complete"}`) &&
+			!strings.Contains(m, `mayfly_audit_runs_total{result="complete"} 0`)
 	})
 	if diff := cmp.Diff([]string{"unintended_entry"}, l.alarmKinds()); diff != "" {
 		t.Errorf("the webhook got the alarm again: %s", diff)
@@ -418,7 +433,8 @@ func TestAuditQuarantine(t *testing.T) {
 	l.start()
 	l.process.Until(t, "out of service after a restart", down)
 	config := filepath.Join(l.dir, "mayfly.yaml")
-	if out, _, status := l.mayfly("audit", "clear", "--config", config, "--log", "lab"); status != 0 || !strings.Contains(out, "log_shrunk") {
+	if out, _, status := l.mayfly("audit", "clear", "--config", config, "--log", "lab"); status != 0 ||
+		!strings.Contains(out, "log_shrunk") {
 		t.Errorf("the dry run: status %d, %s", status, out)
 	}
 	if _, _, status := l.mayfly("audit", "clear", "--config", config, "--log", "another",
@@ -521,11 +537,14 @@ func BenchmarkReconcile(b *testing.B) {
 	write("chain.pem", p.ChainPEM())
 	write("key.pem", p.KeyPEM())
 	write("identity.yaml", []byte("oidc-issuers:\n  https://a.example.com: {client-id: sigstore, type: email}\n"))
-	write("mayfly.yaml", []byte("identity: {file: identity.yaml}\nca:\n  file: {chain: chain.pem, key: key.pem}\naudit: {file: journal.jsonl}\n"+
-		"ct:\n  embedded: {dir: log, origin: mayfly.local/ct}\n"))
+	write("mayfly.yaml",
+		[]byte("identity: {file: identity.yaml}\nca:\n  file: {chain: chain.pem, key: key.pem}\naudit: "+
+			"{file: journal.jsonl}\n"+
+			"ct:\n  embedded: {dir: log, origin: mayfly.local/ct}\n"))
 	began := time.Now()
 	if _, err := history.Write(history.Options{
-		PKI: p, Log: filepath.Join(dir, "log"), Origin: "mayfly.local/ct", Journal: filepath.Join(dir, "journal.jsonl"), Entries: entries, End: time.Now(),
+		PKI: p, Log: filepath.Join(dir, "log"), Origin: "mayfly.local/ct", Journal: filepath.Join(dir, "journal.jsonl"),
+		Entries: entries, End: time.Now(),
 	}); err != nil {
 		b.Fatal(err)
 	}

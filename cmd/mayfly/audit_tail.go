@@ -19,8 +19,9 @@ func newAuditTail() *cobra.Command {
 		Short: "Show the last records, and follow new ones",
 		Long: "tail prints the last records of a journal, one line each. With -f it follows the journal, also " +
 			"into the next file.",
-		Example: "  mayfly audit tail -f --config /etc/mayfly/mayfly.yaml\n  mayfly audit tail -n 100 --json journal.jsonl",
-		Args:    cobra.MaximumNArgs(1),
+		Example: "  mayfly audit tail -f --config /etc/mayfly/mayfly.yaml\n  mayfly audit tail -n " +
+			"100 --json journal.jsonl",
+		Args: cobra.MaximumNArgs(1),
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
 			t, err := from.target(args)
 			if err != nil {

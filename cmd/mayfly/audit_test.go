@@ -98,7 +98,8 @@ func TestQueryDigests(t *testing.T) {
 		return status, out.String()
 	}
 	for _, flag := range []string{"--san", "--subject"} {
-		if status, out := call("query", path, flag, "alice@example.com"); status != 0 || !strings.Contains(out, "POLICY_DENIED") || strings.Count(out, "\n") != 2 || strings.Contains(out, "alice") {
+		if status, out := call("query", path, flag, "alice@example.com"); status != 0 ||
+			!strings.Contains(out, "POLICY_DENIED") || strings.Count(out, "\n") != 2 || strings.Contains(out, "alice") {
 			t.Errorf("%d %s", status, out)
 		}
 	}
@@ -122,7 +123,8 @@ func TestQueryTimes(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
 	for in, want := range map[string]time.Time{
-		"": {}, "24h": now.Add(-24 * time.Hour), "2026-11-24": time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC), "2026-11-24T10:00:00Z": time.Date(2026, 11, 24, 10, 0, 0, 0, time.UTC),
+		"": {}, "24h": now.Add(-24 * time.Hour), "2026-11-24": time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC),
+		"2026-11-24T10:00:00Z": time.Date(2026, 11, 24, 10, 0, 0, 0, time.UTC),
 	} {
 		if got, err := moment("--since", in, now); err != nil || !got.Equal(want) {
 			t.Errorf("%q became %s, %v", in, got, err)
@@ -142,8 +144,11 @@ func TestCheckSeesJournal(t *testing.T) {
 	} {
 		dir := t.TempDir()
 		for name, text := range map[string]string{
-			"key.pem": "x", "identity.yaml": "oidc-issuers:\n  \"https://idp.example.com\": {issuer-url: \"https://idp.example.com\", client-id: sigstore, type: email}\n",
-			"mayfly.yaml": "identity: {file: identity.yaml}\nca: {ephemeral: {}}\nct: {none: {reason: a test}}\n" + more,
+			"key.pem": "x",
+			"identity.yaml": "oidc-issuers:\n  \"https://idp.example.com\": {issuer-url: " +
+				"\"https://idp.example.com\", client-id: sigstore, type: email}\n",
+			"mayfly.yaml": "identity: {file: identity.yaml}\nca: {ephemeral: {}}\nct: {none: {reason: a test}}\n" +
+				more,
 		} {
 			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 				t.Fatal(err)

@@ -31,8 +31,9 @@ func newAuditVerify() *cobra.Command {
 			"files can rewrite the\n" +
 			"end of a journal without a key so that it verifies. Compare the printed sum with one that was " +
 			"kept on another machine\n(docs/audit.md).\n\nExit status: 0 the journal is intact, 3 something is wrong.",
-		Example: "  mayfly audit verify --config /etc/mayfly/mayfly.yaml\n  mayfly audit verify --first 100001 journal.jsonl",
-		Args:    cobra.MaximumNArgs(1),
+		Example: "  mayfly audit verify --config /etc/mayfly/mayfly.yaml\n  mayfly audit verify " +
+			"--first 100001 journal.jsonl",
+		Args: cobra.MaximumNArgs(1),
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
 			t, err := from.target(args)
 			if err != nil {
@@ -143,7 +144,8 @@ type findingView struct {
 
 func newVerifyView(s journal.Summary, findings []journal.Damage) verifyView {
 	v := verifyView{
-		Whole: len(findings) == 0, Findings: []findingView{}, Segments: s.Segments, First: s.First, Last: s.Last, Sum: s.Sum,
+		Whole: len(findings) == 0, Findings: []findingView{}, Segments: s.Segments, First: s.First,
+		Last: s.Last, Sum: s.Sum,
 		From: s.From, To: s.To, Kinds: s.Kinds, Results: s.Results, Open: s.Open, Crashes: s.Crashes,
 	}
 	for _, d := range findings {

@@ -15,9 +15,11 @@ func newCACSR() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "csr --config FILE --common-name NAME --organization NAME --out FILE",
 		Short: "Make a certificate signing request for the key of a CA",
-		Long: "csr makes a certificate signing request (PKCS #10) for an issuing certificate that another CA signs: the\n" +
+		Long: "csr makes a certificate signing request (PKCS #10) for an issuing certificate that " +
+			"another CA signs: the\n" +
 			"offline root, a corporate CA, OpenBao, AWS Private CA, Google CAS or step-ca. The key does not leave its\n" +
-			"backend. The request contains CA:TRUE, path length 0, keyCertSign, cRLSign and codeSigning. \"mayfly ca sign\n" +
+			"backend. The request contains CA:TRUE, path length 0, keyCertSign, cRLSign and " +
+			"codeSigning. \"mayfly ca sign\n" +
 			"--import\" checks the certificate that the other CA returns.\n\n" +
 			"csr overwrites no file.",
 		Example: "  mayfly ca csr --config mayfly.yaml --common-name \"Example issuing 2027\" " +

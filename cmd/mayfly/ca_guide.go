@@ -36,7 +36,8 @@ func (a *asker) ask(question, fallback string) (string, error) {
 		return "", err
 	}
 	var line []byte
-	for one := make([]byte, 1); len(line) < maxAnswer; { // one byte at a time, so that no byte of the next answer is read
+	// one byte at a time, so that no byte of the next answer is read
+	for one := make([]byte, 1); len(line) < maxAnswer; {
 		if _, err := a.in.Read(one); err != nil {
 			return "", errors.New("the input ended before all questions were answered; nothing was written")
 		}

@@ -95,8 +95,9 @@ func TestCAInit(t *testing.T) {
 		"--password-file /no/such/file: ":                                             "--dir x --password-file /no/such/file",
 		"--root-password-env MAYFLY_NOPE: the environment variable": "--dir x --password-env HOME " +
 			"--root-password-env MAYFLY_NOPE",
-		"no-such-plan.yaml: cannot be read":                       "--plan no-such-plan.yaml",
-		"--organization: common_name has more than 64 characters": "--dir x --no-password --organization " + strings.Repeat("o", 65),
+		"no-such-plan.yaml: cannot be read": "--plan no-such-plan.yaml",
+		"--organization: common_name has more than 64 characters": "--dir x --no-password --organization " +
+			strings.Repeat("o", 65),
 	} {
 		status, _, errs := command(t, append([]string{"ca", "init"}, strings.Fields(args)...)...)
 		if status != cli.ExitUsage || !strings.Contains(errs, want) || there("x") {

@@ -48,11 +48,15 @@ func newCASign() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "sign --csr FILE --parent FILE --out FILE",
 		Short: "Sign the issuing certificate for a request, or import one that another CA signed",
-		Long: "sign makes an issuing certificate for a certificate signing request of \"mayfly ca csr\". The certificate has\n" +
-			"the name and the key of the request. This program sets all other fields: CA:TRUE, path length 0, keyCertSign,\n" +
-			"cRLSign, codeSigning. The parent's key is in a file or in any key backend. The certificate is linted before\n" +
+		Long: "sign makes an issuing certificate for a certificate signing request of \"mayfly ca csr\". " +
+			"The certificate has\n" +
+			"the name and the key of the request. This program sets all other fields: CA:TRUE, path " +
+			"length 0, keyCertSign,\n" +
+			"cRLSign, codeSigning. The parent's key is in a file or in any key backend. The " +
+			"certificate is linted before\n" +
 			"and after it is signed. sign overwrites no file.\n\n" +
-			"With --import, another CA has signed the certificate. sign compares the certificate with the request, checks\n" +
+			"With --import, another CA has signed the certificate. sign compares the certificate with " +
+			"the request, checks\n" +
 			"all requirements of a chain, and writes the chain. It needs no key.",
 		Example: "  mayfly ca sign --csr issuing.csr --parent root.pem --key root-key.pem --password-env " +
 			"ROOT_PASSWORD --out chain.pem\n" +
@@ -91,7 +95,8 @@ func (f *caSignFlags) run(cmd *cobra.Command) error {
 // take writes the chain of a certificate that another CA signed.
 func (f *caSignFlags) take(cmd *cobra.Command, request *x509.CertificateRequest) error {
 	if f.key.given() || f.signed {
-		return cli.Usage("--import adds a certificate that a parent CA has already signed: remove the flags of the parent's key")
+		return cli.Usage("--import adds a certificate that a parent CA has already signed: remove the " +
+			"flags of the parent's key")
 	}
 	chain, _, err := readChainFile(cmd, f.imported)
 	if err != nil {

@@ -192,7 +192,8 @@ func newConfigProfiles() *cobra.Command {
 		Use:   "profiles [NAME]",
 		Short: "List the profiles of CI providers that mayfly ships, or print one for an issuer file",
 		Example: "  mayfly config profiles\n" +
-			"  mayfly config profiles github-workflow > profile.yaml   # to change it: paste it under ci-issuer-metadata",
+			"  mayfly config profiles github-workflow > profile.yaml   # to change it: paste it " +
+			"under ci-issuer-metadata",
 		Args: cobra.MaximumNArgs(1),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return profileNames(), cobra.ShellCompDirectiveNoFileComp
@@ -278,8 +279,9 @@ func yamlText(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") +
 
 func newConfigSchema() *cobra.Command {
 	return &cobra.Command{
-		Use:   "schema mayfly|identity|plan",
-		Short: "Print the JSON Schema of the configuration, of the issuer file or of the plan of a ceremony, for editors",
+		Use: "schema mayfly|identity|plan",
+		Short: "Print the JSON Schema of the configuration, of the issuer file or of the plan of a " +
+			"ceremony, for editors",
 		Example: "  mayfly config schema mayfly > mayfly.schema.json\n" +
 			"  # and as the first line of mayfly.yaml:\n" +
 			"  # yaml-language-server: $schema=mayfly.schema.json",

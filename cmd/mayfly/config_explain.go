@@ -37,9 +37,10 @@ func newConfigExplain() *cobra.Command {
 			"signature is verified only with static keys or with keys that a server stored in state_dir. FILE " +
 			"may also be an issuer\nfile alone; \"-\" is standard input.\n\n" +
 			"Exit status: 0 a certificate would be issued, 2 the configuration is wrong, 3 the token would be refused.",
-		Example: "  mayfly config explain --config mayfly.yaml --token token.jwt\n  mayfly config explain --config identity.yaml --claims claims.json --json",
-		Args:    cobra.NoArgs,
-		RunE:    runs(func(cmd *cobra.Command, _ []string) error { return f.run(cmd) }),
+		Example: "  mayfly config explain --config mayfly.yaml --token token.jwt\n  mayfly config explain --config " +
+			"identity.yaml --claims claims.json --json",
+		Args: cobra.NoArgs,
+		RunE: runs(func(cmd *cobra.Command, _ []string) error { return f.run(cmd) }),
 	}
 	cmd.Flags().StringVar(&f.config, "config", "", "configuration or issuer file (required)")
 	cmd.Flags().StringVar(&f.token, "token", "", "file with an ID token")

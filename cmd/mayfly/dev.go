@@ -52,7 +52,8 @@ func newDev(o *cli.Common) *cobra.Command {
 	fl.StringVar(&f.Admin, "admin", "127.0.0.1:2112", "address for metrics and readiness; \"off\" disables")
 	fl.StringVar(&f.IDP, "idp", "127.0.0.1:5556",
 		"loopback address for the OpenID Connect provider and the timestamp authority")
-	fl.BoolVar(&f.TLS, "tls", false, "serve REST and gRPC over TLS on one port (unless --grpc is set), with a self-signed certificate")
+	fl.BoolVar(&f.TLS, "tls", false,
+		"serve REST and gRPC over TLS on one port (unless --grpc is set), with a self-signed certificate")
 	cmd.AddCommand(newDevToken(f))
 	return cmd
 }

@@ -121,7 +121,8 @@ func TestJournalRefusesStart(t *testing.T) {
 	if again.ProcessState.ExitCode() != cli.ExitUsage {
 		t.Errorf("%v: %s", err, out)
 	}
-	if !strings.Contains(string(out), "records are missing or damaged") || !strings.Contains(string(out), "mayfly audit verify") {
+	if !strings.Contains(string(out), "records are missing or damaged") ||
+		!strings.Contains(string(out), "mayfly audit verify") {
 		t.Error(string(out))
 	}
 }

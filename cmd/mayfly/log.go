@@ -43,7 +43,8 @@ func (f *logFlags) register(cmd *cobra.Command) {
 	fl.StringVar(&f.config, "config", "", "configuration file; the log is that of ct.embedded, with all shards")
 	fl.StringVar(&f.dir, "dir", "", "directory of the log, with all shards")
 	fl.StringVar(&f.publicKey, "public-key", "", "PEM file with the log's key; required for a URL")
-	fl.StringVar(&f.origin, "origin", "", "origin in the log's checkpoints, for a URL (default: as its checkpoint says)")
+	fl.StringVar(&f.origin, "origin", "",
+		"origin in the log's checkpoints, for a URL (default: as its checkpoint says)")
 	fl.BoolVar(&f.json, "json", false, "print JSON")
 }
 

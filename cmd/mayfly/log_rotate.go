@@ -24,9 +24,12 @@ func newLogRotate() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rotate --config FILE",
 		Short: "Make the next shard of the embedded log, with a new key",
-		Long: "rotate shows the shards after the rotation; with --yes, it makes the new shard. The new shard becomes active\n" +
-			"at --at, and the previous shard ends 20 minutes later. A running CA applies the change on its own. Before\n" +
-			"--at, give verifiers a trusted root that has the new key (\"mayfly trust export\" lists every shard). That takes\n" +
+		Long: "rotate shows the shards after the rotation; with --yes, it makes the new shard. The new " +
+			"shard becomes active\n" +
+			"at --at, and the previous shard ends 20 minutes later. A running CA applies the " +
+			"change on its own. Before\n" +
+			"--at, give verifiers a trusted root that has the new key (\"mayfly trust export\" lists " +
+			"every shard). That takes\n" +
 			"time, so --at must be at least ct.embedded.lead in the future.",
 		Example: "  mayfly log rotate --config mayfly.yaml --at 2027-01-01T00:00:00Z\n" +
 			"  mayfly log rotate --config mayfly.yaml --at 2027-01-01T00:00:00Z --name 2027 --yes",
@@ -35,10 +38,13 @@ func newLogRotate() *cobra.Command {
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&f.config, "config", "", "configuration file (required)")
-	fl.StringVar(&f.at, "at", "", "when the new shard becomes active, RFC 3339 (default: the next date of ct.embedded.rotate, or midnight, that is at least the lead away)")
+	fl.StringVar(&f.at, "at", "",
+		"when the new shard becomes active, RFC 3339 (default: the next date of ct.embedded.rotate, or midnight, "+
+			"that is at least the lead away)")
 	fl.StringVar(&f.name, "name", "", "name of the new shard, in its origin and its path (default: from the date)")
 	fl.BoolVar(&f.yes, "yes", false, "make the shard; without this flag nothing changes")
-	fl.BoolVar(&f.unpublished, "unpublished", false, "allow an --at sooner than the lead: verifiers without the new key refuse what is signed from then on")
+	fl.BoolVar(&f.unpublished, "unpublished", false,
+		"allow an --at sooner than the lead: verifiers without the new key refuse what is signed from then on")
 	fl.BoolVar(&f.json, "json", false, "print JSON")
 	return cmd
 }

@@ -110,8 +110,8 @@ func requestWith(t *testing.T, o client.Options, r client.Request) (*client.Cert
 	return c.Request(ctx, r)
 }
 
-// hybrid starts a CA with a classical chain for everybody and an ML-DSA chain for clients with an ML-DSA key. The second
-// chain is made by "mayfly ca init".
+// hybrid starts a CA with a classical chain for everybody and an ML-DSA chain for clients with an ML-DSA key. The
+// second chain is made by "mayfly ca init".
 func hybrid(t *testing.T, provider *idp.Provider, algorithm string) (s *process.Server, p *pki.PKI, second string) {
 	t.Helper()
 	second = filepath.Join(t.TempDir(), "second")
@@ -125,7 +125,8 @@ func hybrid(t *testing.T, provider *idp.Provider, algorithm string) (s *process.
 		PKI: p, Issuer: provider.URL(), Embedded: true, Admin: true,
 		More: "client_algorithms: [ecdsa-sha2-256-nistp256, mldsa-44, mldsa-65, mldsa-87]\n" +
 			"audit: {file: journal.jsonl}\n" +
-			"experimental:\n  mldsa_ca: true\n  mldsa_chain:\n    file: {chain: " + second + "/chain.pem, key: " + second +
+			"experimental:\n  mldsa_ca: true\n  mldsa_chain:\n    file: {chain: " + second +
+			"/chain.pem, key: " + second +
 			"/ca-key.pem}\n",
 	}), p, second
 }
@@ -207,7 +208,8 @@ func TestHybridChains(t *testing.T) {
 				}
 			}
 
-			if _, bundle := process.Get(t, "http://"+s.HTTP+"/api/v2/trustBundle"); bytes.Count(bundle, []byte("BEGIN")) != 4 {
+			if _, bundle := process.Get(t, "http://"+s.HTTP+"/api/v2/trustBundle"); bytes.Count(bundle,
+				[]byte("BEGIN")) != 4 {
 				t.Errorf("the trust bundle:\n%s", bundle)
 			}
 			status, out, problem := command(t, "trust", "export", "--config", filepath.Join(s.Dir, "mayfly.yaml"),
@@ -260,8 +262,9 @@ func TestMLDSAChainRefused(t *testing.T) {
 			t.Fatalf("%s%s", out, problem)
 		}
 	}
-	if err := os.WriteFile(in("identity.yaml"), []byte("oidc-issuers:\n  https://idp.example.com: {client-id: sigstore, "+
-		"type: email, static-keys: {jwks: '"+string(idp.New(t, idp.Options{}).JWKS())+"'}}\n"), 0o600); err != nil {
+	if err := os.WriteFile(in("identity.yaml"),
+		[]byte("oidc-issuers:\n  https://idp.example.com: {client-id: sigstore, "+
+			"type: email, static-keys: {jwks: '"+string(idp.New(t, idp.Options{}).JWKS())+"'}}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	file := func(name string) string {
@@ -269,18 +272,43 @@ func TestMLDSAChainRefused(t *testing.T) {
 	}
 	const algorithms = "client_algorithms: [mldsa-65]\n"
 	for what, one := range map[string]struct{ ca, more, want string }{
-		"an ML-DSA chain":         {file("post"), "", "experimental.mldsa_ca"},
-		"allowed":                 {file("post"), "experimental: {mldsa_ca: true}\n", ""},
-		"a pair, switched off":    {file("classic"), algorithms + "experimental: {mldsa_chain: {" + file("post") + "}}\n", "mldsa_ca: true"},
-		"a pair":                  {file("classic"), algorithms + "experimental: {mldsa_ca: true, mldsa_chain: {" + file("post") + "}}\n", ""},
-		"nobody can ask":          {file("classic"), "experimental: {mldsa_ca: true, mldsa_chain: {" + file("post") + "}}\n", "client_algorithms"},
-		"two classical chains":    {file("classic"), algorithms + "experimental: {mldsa_ca: true, mldsa_chain: {" + file("classic") + "}}\n", "not an ML-DSA key"},
-		"two ML-DSA chains":       {file("post"), algorithms + "experimental: {mldsa_ca: true, mldsa_chain: {" + file("post") + "}}\n", "the chain of ca has ML-DSA keys"},
-		"a temporary second key":  {file("classic"), algorithms + "experimental: {mldsa_ca: true, mldsa_chain: {ephemeral: {}}}\n", "temporary"},
-		"no second key":           {file("classic"), algorithms + "experimental: {mldsa_ca: true, mldsa_chain: {}}\n", "key backend is missing"},
-		"the key of another":      {file("classic"), algorithms + "experimental: {mldsa_ca: true, mldsa_chain: {file: {chain: " + in("post/chain.pem") + ", key: " + in("classic/ca-key.pem") + "}}}\n", "mldsa_chain.file.key"},
-		"a chain that is missing": {file("classic"), algorithms + "experimental: {mldsa_ca: true, mldsa_chain: {file: {chain: none.pem, key: " + in("post/ca-key.pem") + "}}}\n", "mldsa_chain.file.chain"},
-		"an unknown experiment":   {file("classic"), "experimental: {slhdsa_ca: true}\n", "slhdsa_ca"},
+		"an ML-DSA chain": {file("post"), "", "experimental.mldsa_ca"},
+		"allowed":         {file("post"), "experimental: {mldsa_ca: true}\n", ""},
+		"a pair, switched off": {
+			file("classic"),
+			algorithms + "experimental: {mldsa_chain: {" + file("post") + "}}\n", "mldsa_ca: true",
+		},
+		"a pair": {
+			file("classic"),
+			algorithms + "experimental: {mldsa_ca: true, mldsa_chain: {" + file("post") + "}}\n", "",
+		},
+		"nobody can ask": {
+			file("classic"),
+			"experimental: {mldsa_ca: true, mldsa_chain: {" + file("post") + "}}\n", "client_algorithms",
+		},
+		"two classical chains": {file("classic"), algorithms + "experimental: {mldsa_ca: true, mldsa_chain: {" +
+			file("classic") + "}}\n", "not an ML-DSA key"},
+		"two ML-DSA chains": {file("post"), algorithms + "experimental: {mldsa_ca: true, mldsa_chain: {" +
+			file("post") + "}}\n", "the chain of ca has ML-DSA keys"},
+		"a temporary second key": {
+			file("classic"),
+			algorithms + "experimental: {mldsa_ca: true, mldsa_chain: {ephemeral: {}}}\n", "temporary",
+		},
+		"no second key": {
+			file("classic"), algorithms + "experimental: {mldsa_ca: true, mldsa_chain: {}}\n",
+			"key backend is missing",
+		},
+		"the key of another": {
+			file("classic"),
+			algorithms + "experimental: {mldsa_ca: true, mldsa_chain: {file: {chain: " + in("post/chain.pem") +
+				", key: " + in("classic/ca-key.pem") + "}}}\n", "mldsa_chain.file.key",
+		},
+		"a chain that is missing": {
+			file("classic"),
+			algorithms + "experimental: {mldsa_ca: true, mldsa_chain: {file: {chain: none.pem, key: " +
+				in("post/ca-key.pem") + "}}}\n", "mldsa_chain.file.chain",
+		},
+		"an unknown experiment": {file("classic"), "experimental: {slhdsa_ca: true}\n", "slhdsa_ca"},
 	} {
 		name := in(strings.ReplaceAll(what, " ", "-") + ".yaml")
 		if err := os.WriteFile(name, []byte("identity: {file: identity.yaml}\nca:\n  "+one.ca+

@@ -45,27 +45,60 @@ func startableIn(t *testing.T, text string) string {
 func TestCheckFindsWhatStopsAStart(t *testing.T) {
 	t.Parallel()
 	with := func(old, text string) string { return strings.Replace(startable, old, text, 1) }
-	logs := with("  embedded: {dir: log, origin: mayfly.test/ct}", "  logs:\n    - {name: a, url: \"https://ct.example.com/a\", public_key: KEY}")
+	logs := with("  embedded: {dir: log, origin: mayfly.test/ct}",
+		"  logs:\n    - {name: a, url: \"https://ct.example.com/a\", public_key: KEY}")
 	for name, row := range map[string]struct {
 		text string
 		make string // a file that is created before
 		want string
 	}{
-		"good":                    {startable, "", ""},
-		"a file above the log":    {with("dir: log", "dir: junk/deep/log"), "", "mayfly.yaml:6:19: ct.embedded.dir: junk/deep/log: "},
-		"a file in the log":       {startable, "log/.state", "mayfly.yaml:6:19: ct.embedded.dir: log/.state: "},
-		"no journal":              {with("journal.jsonl", "junk"), "", "mayfly.yaml:8:9: audit.file: "},
-		"no auditor's state":      {startable, "journal.jsonl.reconcile", "mayfly.yaml:7:1: audit.reconcile: journal.jsonl.reconcile: "},
-		"a folder for the lock":   {startable, "journal.jsonl.lock/x", "mayfly.yaml:8:9: audit.file: journal.jsonl.lock: "},
-		"a bearer that is not":    {startable + "  alarm:\n    webhook: {url: \"https://a.example.com\", bearer: {env: MAYFLY_NO_SUCH}}\n", "", "mayfly.yaml:10:59: audit.alarm.webhook.bearer.env: "},
-		"a CA of the webhook":     {startable + "  alarm:\n    webhook: {url: \"https://a.example.com\", ca_cert: junk}\n", "", "mayfly.yaml:10:54: audit.alarm.webhook.ca_cert: junk: "},
-		"a CA of the collector":   {startable + "  otlp: {url: \"https://a.example.com\", ca_cert: junk}\n", "", "mayfly.yaml:9:49: audit.otlp.ca_cert: junk: "},
-		"a file above state_dir":  {startable + "state_dir: junk/deep\n", "", "mayfly.yaml:9:12: state_dir: junk/deep: "},
-		"junk for a log's key":    {strings.Replace(logs, "KEY", "junk", 1), "", "mayfly.yaml:7:62: ct.logs.0.public_key: junk: "},
-		"junk for a chain":        {with("chain.pem", "junk"), "", "mayfly.yaml:4:17: ca.file.chain: junk: "},
-		"junk for a key":          {with("key.pem", "junk"), "", "mayfly.yaml:4:33: ca.file.key: junk: "},
-		"junk for a root":         {with("audit:", "  policy: {trusted_root: junk}\naudit:"), "", "mayfly.yaml:7:26: ct.policy.trusted_root: junk: "},
-		"junk for a trusted root": {with("ca:\n", "ca:\n  trust: [chain.pem, junk]\n"), "", "mayfly.yaml:4:22: ca.trust.1: junk: "},
+		"good": {startable, "", ""},
+		"a file above the log": {
+			with("dir: log", "dir: junk/deep/log"), "",
+			"mayfly.yaml:6:19: ct.embedded.dir: junk/deep/log: ",
+		},
+		"a file in the log": {startable, "log/.state", "mayfly.yaml:6:19: ct.embedded.dir: log/.state: "},
+		"no journal":        {with("journal.jsonl", "junk"), "", "mayfly.yaml:8:9: audit.file: "},
+		"no auditor's state": {
+			startable, "journal.jsonl.reconcile",
+			"mayfly.yaml:7:1: audit.reconcile: journal.jsonl.reconcile: ",
+		},
+		"a folder for the lock": {
+			startable, "journal.jsonl.lock/x",
+			"mayfly.yaml:8:9: audit.file: journal.jsonl.lock: ",
+		},
+		"a bearer that is not": {
+			startable +
+				"  alarm:\n    webhook: {url: \"https://a.example.com\", bearer: {env: MAYFLY_NO_SUCH}}\n", "",
+			"mayfly.yaml:10:59: audit.alarm.webhook.bearer.env: ",
+		},
+		"a CA of the webhook": {
+			startable +
+				"  alarm:\n    webhook: {url: \"https://a.example.com\", ca_cert: junk}\n", "",
+			"mayfly.yaml:10:54: audit.alarm.webhook.ca_cert: junk: ",
+		},
+		"a CA of the collector": {
+			startable + "  otlp: {url: \"https://a.example.com\", ca_cert: junk}\n", "",
+			"mayfly.yaml:9:49: audit.otlp.ca_cert: junk: ",
+		},
+		"a file above state_dir": {
+			startable + "state_dir: junk/deep\n", "",
+			"mayfly.yaml:9:12: state_dir: junk/deep: ",
+		},
+		"junk for a log's key": {
+			strings.Replace(logs, "KEY", "junk", 1), "",
+			"mayfly.yaml:7:62: ct.logs.0.public_key: junk: ",
+		},
+		"junk for a chain": {with("chain.pem", "junk"), "", "mayfly.yaml:4:17: ca.file.chain: junk: "},
+		"junk for a key":   {with("key.pem", "junk"), "", "mayfly.yaml:4:33: ca.file.key: junk: "},
+		"junk for a root": {
+			with("audit:", "  policy: {trusted_root: junk}\naudit:"), "",
+			"mayfly.yaml:7:26: ct.policy.trusted_root: junk: ",
+		},
+		"junk for a trusted root": {
+			with("ca:\n", "ca:\n  trust: [chain.pem, junk]\n"), "",
+			"mayfly.yaml:4:22: ca.trust.1: junk: ",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -139,14 +172,17 @@ func TestReloadWaitsForRestart(t *testing.T) {
 	})
 	main := s.Read(t, "mayfly.yaml")
 	s.Replace(t, "old.yaml", main)
-	next := strings.NewReplacer("journal.jsonl", "other.jsonl", "origin: mayfly.local/ct", "origin: mayfly.local/ct, lead: 0s").Replace(string(main))
+	next := strings.NewReplacer("journal.jsonl", "other.jsonl", "origin: mayfly.local/ct",
+		"origin: mayfly.local/ct, lead: 0s").Replace(string(main))
 	s.Replace(t, "mayfly.yaml", []byte(next))
 	s.Hangup(t)
 	for value, want := range map[string]string{
-		"0s}": "ct.embedded.lead: 0s is new; restart to apply it", "other.jsonl": "audit.file: journal.jsonl → other.jsonl; restart to apply it",
+		"0s}":         "ct.embedded.lead: 0s is new; restart to apply it",
+		"other.jsonl": "audit.file: journal.jsonl → other.jsonl; restart to apply it",
 	} {
 		before, _, _ := strings.Cut(next, value)
-		want = fmt.Sprintf("mayfly.yaml:%d:%d: %s", strings.Count(before, "\n")+1, len(before)-strings.LastIndex(before, "\n"), want)
+		want = fmt.Sprintf("mayfly.yaml:%d:%d: %s", strings.Count(before, "\n")+1,
+			len(before)-strings.LastIndex(before, "\n"), want)
 		s.Until(t, "said: "+want, func() bool { return strings.Contains(s.Logs.String(), want) })
 	}
 	call, release := s.Caller(t, true)

@@ -30,7 +30,8 @@ func TestReloadUnderLoad(t *testing.T) {
 	s := process.Serve(t, process.Setup{PKI: pki.New(pki.Options{}), Issuer: provider.URL()})
 	requests := process.Requests(t, provider)
 	identity := func(n int, rest string) []byte {
-		return fmt.Appendf(nil, "oidc-issuers:\n  %q: {client-id: sigstore, type: email, description: \"%d\"%s}\n", provider.URL(), n, rest)
+		return fmt.Appendf(nil, "oidc-issuers:\n  %q: {client-id: sigstore, type: email, description: \"%d\"%s}\n",
+			provider.URL(), n, rest)
 	}
 	stop := make(chan struct{})
 	var done atomic.Int64
@@ -205,10 +206,14 @@ func TestCheckIsStart(t *testing.T) {
 	s.Replace(t, "other.json", rootWithoutLogs(t, pki.New(pki.Options{})))
 	head, _, _ := strings.Cut(good, "ct:\n")
 	for name, text := range map[string]string{
-		"good": good, "one key, two logs": twice, "key of the embedded log": head + "ct:\n  embedded: {dir: junk, origin: x.example.com/ct}\n",
-		"log that is not published": good + "  policy: {trusted_root: other.json}\n", "too many operators": good + "  policy: {min_scts: 2, min_operators: 2}\n",
-		"log of another id": strings.Replace(good, "name: lab", "log_id: "+strings.Repeat("ab", 32)+", name: lab", 1),
-		"wrong":             good + "nonsense: 1\n", "no chain": strings.Replace(good, "chain.pem", "ct.pem", 1),
+		"good": good, "one key, two logs": twice,
+		"key of the embedded log":   head + "ct:\n  embedded: {dir: junk, origin: x.example.com/ct}\n",
+		"log that is not published": good + "  policy: {trusted_root: other.json}\n",
+		"too many operators":        good + "  policy: {min_scts: 2, min_operators: 2}\n",
+		"log of another id": strings.Replace(good, "name: lab",
+			"log_id: "+strings.Repeat("ab", 32)+", name: lab", 1),
+		"wrong":    good + "nonsense: 1\n",
+		"no chain": strings.Replace(good, "chain.pem", "ct.pem", 1),
 	} {
 		s.Replace(t, "try.yaml", []byte(text))
 		_, errCheck := process.Mayfly(s.Dir, "config", "check", "--config", "try.yaml")

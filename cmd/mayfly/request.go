@@ -59,8 +59,10 @@ func newRequest(*cli.Common) *cobra.Command {
 			"pipe, or from a sign-in\n" +
 			"in the browser (--device: on another machine). request makes a new P-256 key, unless --key names a key;\n" +
 			"MAYFLY_KEY_PASSWORD decrypts it.",
-		Example: "  mayfly request --url http://127.0.0.1:5555 --trusted-root .mayfly-dev/trusted_root.json --out cert.pem\n" +
-			"  mayfly dev token --email alice@example.com | mayfly request --url 127.0.0.1:5554 --grpc --trusted-root .mayfly-dev/trusted_root.json",
+		Example: "  mayfly request --url http://127.0.0.1:5555 --trusted-root " +
+			".mayfly-dev/trusted_root.json --out cert.pem\n" +
+			"  mayfly dev token --email alice@example.com | mayfly request --url 127.0.0.1:5554 --grpc " +
+			"--trusted-root .mayfly-dev/trusted_root.json",
 		Args: cobra.MaximumNArgs(1),
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
 			if err := f.check(args); err != nil {

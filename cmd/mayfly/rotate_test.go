@@ -510,7 +510,8 @@ func TestRotationFollowsLate(t *testing.T) {
 	stop := serve()
 	r.add(more, fresh)
 	r.Replace(t, "mayfly.yaml", bytes.Replace(r.Read(t, "mayfly.yaml"),
-		[]byte("file: {chain: new.pem, key: new-key.pem}"), fmt.Appendf(nil, "pkcs11: {chain: new.pem, socket: %q}", socket), 1))
+		[]byte("file: {chain: new.pem, key: new-key.pem}"),
+		fmt.Appendf(nil, "pkcs11: {chain: new.pem, socket: %q}", socket), 1))
 	r.rotate(0, "prepare")
 	stop()
 	// The command needs the key as well, so that another machine, or an operator with a copy of the file, activates.

@@ -49,7 +49,8 @@ func TestRotateUnderLoad(t *testing.T) {
 	s.Replace(t, "identity.yaml", []byte("oidc-issuers: {broken"))
 	s.Until(t, "refused", func() bool { return strings.Contains(s.Logs.String(), "not reloaded") })
 	c := embedded.Config{Dir: filepath.Join(s.Dir, "log"), Origin: "mayfly.local/ct"}
-	if _, err := c.MakeShard(embedded.Rotation{Name: "next", At: time.Now(), Unpublished: true}, time.Now()); err != nil {
+	if _, err := c.MakeShard(embedded.Rotation{Name: "next", At: time.Now(), Unpublished: true},
+		time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	s.Until(t, "logged in the new shard", func() bool {
@@ -68,7 +69,8 @@ func TestRotateUnderLoad(t *testing.T) {
 		t.Error(err)
 	}
 	lines, err := os.ReadFile(filepath.Join(s.Dir, "journal.jsonl"))
-	if err != nil || !strings.Contains(string(lines), `"kind":"event","reason":"log-shard-opened","text":"embedded-next (log ID `) {
+	if err != nil || !strings.Contains(string(lines),
+		`"kind":"event","reason":"log-shard-opened","text":"embedded-next (log ID `) {
 		t.Errorf("the journal has no record of the new shard: %v", err)
 	}
 }
@@ -88,7 +90,8 @@ func TestLogStorageFails(t *testing.T) {
 		out, _ := cmd.CombinedOutput() // only the output is checked
 		return string(out)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "token"), []byte(mayfly("dev", "token", "--email", "alice@example.com")), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "token"), []byte(mayfly("dev", "token", "--email", "alice@example.com")),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	request := func() string {
@@ -110,7 +113,8 @@ func TestLogStorageFails(t *testing.T) {
 	process.Poll(t, "not ready", func() bool { status, _ := ready(); return status == http.StatusServiceUnavailable })
 	// during repeated attempts
 	for end := time.Now().Add(2500 * time.Millisecond); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
-		if status, page := ready(); status != http.StatusServiceUnavailable || !strings.Contains(page, "the storage failed at") {
+		if status, page := ready(); status != http.StatusServiceUnavailable ||
+			!strings.Contains(page, "the storage failed at") {
 			t.Fatalf("readiness: %d %s", status, page)
 		}
 	}

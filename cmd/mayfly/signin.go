@@ -27,7 +27,8 @@ type signIn struct {
 	device   bool // the device flow instead of a browser on this machine
 }
 
-// token returns an ID token: from the named file, from SIGSTORE_ID_TOKEN, from a pipe on standard input, or from a sign-in.
+// token returns an ID token: from the named file, from SIGSTORE_ID_TOKEN, from a pipe on standard input, or from a
+// sign-in.
 func (s signIn) token(ctx context.Context, std cli.Streams, c *client.Client) (string, error) {
 	if s.file != "" {
 		return readToken(std.In, s.file)
@@ -93,7 +94,8 @@ func (s signIn) provider(ctx context.Context, c *client.Client) (string, error) 
 func (s signIn) interactive(ctx context.Context, out io.Writer, issuer string) (string, error) {
 	fmt.Fprintf(out, "Signing in at %s\n", terminal.Printable(issuer))
 	var flow oauthflow.TokenGetter = &oauthflow.InteractiveIDTokenGetter{
-		HTMLPage: "<!doctype html><title>mayfly</title><p>Signed in. You can close this page.", Input: os.Stdin, Output: out,
+		HTMLPage: "<!doctype html><title>mayfly</title><p>Signed in. You can close this page.",
+		Input:    os.Stdin, Output: out,
 	}
 	if s.device {
 		flow = oauthflow.NewDeviceFlowTokenGetterForIssuer(issuer)

@@ -54,7 +54,8 @@ func TestTLSReplaced(t *testing.T) {
 	s := site.New(t, 0)
 	provider := idp.New(t, idp.Options{})
 	http1, admin := process.FreeAddress(t), process.FreeAddress(t)
-	s.Write(t, "identity.yaml", fmt.Appendf(nil, "oidc-issuers:\n  %q: {issuer-url: %q, client-id: sigstore, type: email}\n",
+	s.Write(t, "identity.yaml", fmt.Appendf(nil,
+		"oidc-issuers:\n  %q: {issuer-url: %q, client-id: sigstore, type: email}\n",
 		provider.URL(), provider.URL()))
 	// The layout of a Kubernetes volume: tls.crt -> ..data/tls.crt, ..data -> a directory that is replaced as a whole.
 	volume := func(n int64, certificate, key []byte) {
@@ -119,7 +120,8 @@ ct: {embedded: {dir: log, origin: tls.test/ct}}
 	})
 
 	s.Write(t, "identity.yaml", []byte("oidc-issuers: broken\n"))
-	process.Poll(t, "the configuration is refused", func() bool { return strings.Contains(logs.String(), "not reloaded") })
+	process.Poll(t, "the configuration is refused",
+		func() bool { return strings.Contains(logs.String(), "not reloaded") })
 	certificate, key = tlsPair(t, 2)
 	volume(2, certificate, key)
 	process.Poll(t, "the second certificate is served", func() bool { return serial() == 2 })
@@ -140,7 +142,8 @@ ct: {embedded: {dir: log, origin: tls.test/ct}}
 	}
 }
 
-// A TLS certificate that cannot be used is refused at the start and by "config check", with the position of the setting.
+// A TLS certificate that cannot be used is refused at the start and by "config check", with the position of the
+// setting.
 func TestTLSRefused(t *testing.T) {
 	t.Parallel()
 	s := site.New(t, 0)
@@ -158,7 +161,8 @@ ca: {file: {chain: chain.pem, key: key.pem}}
 ct: {embedded: {dir: log, origin: tls.test/ct}}
 `))
 	for _, args := range [][]string{{"config", "check"}, {"serve"}} {
-		out, err := exec.Command("mayfly", append(args, "--config", filepath.Join(s.Dir, "mayfly.yaml"))...).CombinedOutput()
+		out, err := exec.Command("mayfly", append(args, "--config",
+			filepath.Join(s.Dir, "mayfly.yaml"))...).CombinedOutput()
 		if err == nil || !strings.Contains(string(out), "mayfly.yaml:5:22") ||
 			!strings.Contains(string(out), "private key does not match") {
 			t.Errorf("%v: %v\n%s", args, err, out)

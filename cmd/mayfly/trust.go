@@ -54,7 +54,8 @@ func newTrustExport() *cobra.Command {
 			"Flags add a timestamp authority and a Rekor log of yours to both files.",
 		Example: "  mayfly trust export --config mayfly.yaml --url https://ca.example.com --out trust/\n" +
 			"  mayfly trust export --config mayfly.yaml --url https://ca.example.com --out trust/ \\\n" +
-			"    --tsa https://tsa.example.com/api/v1/timestamp --tsa-chain tsa.pem --rekor https://rekor.example.com --rekor-key rekor.pub",
+			"    --tsa https://tsa.example.com/api/v1/timestamp --tsa-chain tsa.pem --rekor " +
+			"https://rekor.example.com --rekor-key rekor.pub",
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error { return f.run(cmd.OutOrStdout(), cmd.ErrOrStderr()) }),
 	}
@@ -87,7 +88,8 @@ func (f *exportFlags) run(w, warnings io.Writer) error {
 	}
 	if f.url == "" {
 		f.url = "http://" + cfg.Listen.HTTP
-	} else if u, err := url.Parse(f.url); err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" {
+	} else if u, err := url.Parse(f.url); err != nil || u.Hostname() == "" ||
+		u.Scheme != "https" && u.Scheme != "http" {
 		return cli.Usage("--url %q: write the URL of the CA, for example https://ca.example.com", f.url)
 	}
 	if f.issuer == "" {

@@ -114,7 +114,8 @@ func (f *tufFlags) newPublish() *cobra.Command {
 			"the old state or the\n" +
 			"new one; after a crash the next command completes the change. A repository that someone else " +
 			"has changed is refused.",
-		Example: "  mayfly trust tuf publish --dir tuf/ trust/trusted_root.json trust/signing_config.json\n  mayfly trust tuf publish --dir tuf/",
+		Example: "  mayfly trust tuf publish --dir tuf/ trust/trusted_root.json trust/signing_config.json\n  mayfly " +
+			"trust tuf publish --dir tuf/",
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
 			r, err := f.open()
 			if err != nil {

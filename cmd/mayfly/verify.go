@@ -40,7 +40,8 @@ func newVerify() *cobra.Command {
 			"The exit status is 3 if a check fails. The numbers in the output count verified items only.",
 		Example: "  mayfly verify app.sigstore.json --trusted-root trusted_root.json --artifact app.tar.gz \\\n" +
 			"    --identity alice@example.com --issuer https://login.example.com\n" +
-			"  mayfly verify app.sigstore.json --tuf https://tuf.example.com --tuf-root 1.root.json --digest sha256:0123... \\\n" +
+			"  mayfly verify app.sigstore.json --tuf https://tuf.example.com --tuf-root 1.root.json " +
+			"--digest sha256:0123... \\\n" +
 			"    --identity-regexp 'https://github.com/example/.*' --issuer https://token.actions.githubusercontent.com",
 		Args: cobra.ExactArgs(1),
 		RunE: runs(func(cmd *cobra.Command, args []string) error {

@@ -23,7 +23,10 @@ type wireCase struct {
 
 func wireTable() []wireCase {
 	var all []wireCase
-	for _, part := range [][]wireCase{v2Tokens(), v2Keys(), v2Requests(), v2JSON(), v2Shapes(), v2Proofs(), v1Requests(), reads(), routing(), crossOrigin(), overGRPC()} {
+	for _, part := range [][]wireCase{
+		v2Tokens(), v2Keys(), v2Requests(), v2JSON(), v2Shapes(), v2Proofs(),
+		v1Requests(), reads(), routing(), crossOrigin(), overGRPC(),
+	} {
 		all = append(all, part...)
 	}
 	return all
@@ -58,12 +61,16 @@ func v2Tokens() []wireCase {
 		post("nonsense for a token", withoutToken, "Authorization", "Bearer nonsense"),
 		post("a token of dots", withoutToken, "Authorization", "Bearer "+strings.Repeat(".", 2000)),
 		post("a token of two parts", withoutToken, "Authorization", "Bearer ${token-cut}"),
-		post("a token of 17 KiB", strings.Replace(v2Key("${pem}", "${proof}"), "${token}", strings.Repeat("a", 17<<10), 1)),
+		post("a token of 17 KiB", strings.Replace(v2Key("${pem}", "${proof}"), "${token}",
+			strings.Repeat("a", 17<<10), 1)),
 	}
 	for name, about := range map[string]string{
-		"audience": "another audience", "audiences": "one of two audiences", "expired": "an expired token", "early": "a token of the future", "issuer": "an unknown issuer",
-		"no-email": "no e-mail claim", "unverified": "an unverified address", "true-text": "email_verified as a text", "bad-email": "an address without a domain",
-		"number-email": "a number for an address", "umlaut": "an address in Unicode", "no-sub": "no subject", "cut": "no signature", "changed": "a changed signature",
+		"audience": "another audience", "audiences": "one of two audiences", "expired": "an expired token",
+		"early": "a token of the future", "issuer": "an unknown issuer",
+		"no-email": "no e-mail claim", "unverified": "an unverified address", "true-text": "email_verified as a text",
+		"bad-email":    "an address without a domain",
+		"number-email": "a number for an address", "umlaut": "an address in Unicode", "no-sub": "no subject",
+		"cut": "no signature", "changed": "a changed signature",
 		"unknown": "a key that the issuer does not have", "hmac": "a symmetric signature",
 	} {
 		all = append(all, post(about, withoutToken, "Authorization", "Bearer ${token-"+name+"}"))
@@ -106,7 +113,10 @@ func v2Keys() []wireCase {
 // v2Requests returns requests with a certificate signing request.
 func v2Requests() []wireCase {
 	post := func(name, value string) wireCase {
-		return wireCase{name: "v2 CSR " + name, method: "POST", path: signV2, header: bearerToken, body: `{"certificateSigningRequest":"` + value + `"}`}
+		return wireCase{
+			name: "v2 CSR " + name, method: "POST", path: signV2, header: bearerToken,
+			body: `{"certificateSigningRequest":"` + value + `"}`,
+		}
 	}
 	return []wireCase{
 		post("P-256", "${csr64}"),
@@ -131,11 +141,15 @@ func v2Requests() []wireCase {
 // v2JSON returns requests with unusual and with invalid JSON.
 func v2JSON() []wireCase {
 	post := func(name, body string, header ...string) wireCase {
-		return wireCase{name: "v2 JSON " + name, method: "POST", path: signV2, header: append(header, bearerToken...), body: body}
+		return wireCase{
+			name: "v2 JSON " + name, method: "POST", path: signV2,
+			header: append(header, bearerToken...), body: body,
+		}
 	}
 	algorithm := func(value string) string { return strings.Replace(withoutToken, `"ECDSA"`, value, 1) }
 	return []wireCase{
-		post("names as in the proto file", `{"public_key_request":{"public_key":{"content":"${pem}"},"proof_of_possession":"${proof}"}}`),
+		post("names as in the proto file",
+			`{"public_key_request":{"public_key":{"content":"${pem}"},"proof_of_possession":"${proof}"}}`),
 		post("an unknown field", strings.Replace(withoutToken, "{", `{"colour":"red",`, 1)),
 		post("an unknown algorithm", algorithm(`"bogus"`)),
 		post("algorithm RSA", algorithm(`"RSA"`)),
@@ -171,7 +185,10 @@ func v2JSON() []wireCase {
 // v2Shapes returns requests with unusual sizes and headers.
 func v2Shapes() []wireCase {
 	post := func(name, body string, header ...string) wireCase {
-		return wireCase{name: "v2 " + name, method: "POST", path: signV2, header: append(header, bearerToken...), body: body}
+		return wireCase{
+			name: "v2 " + name, method: "POST", path: signV2,
+			header: append(header, bearerToken...), body: body,
+		}
 	}
 	return []wireCase{
 		post("a body of 70 KiB", `{"x":"`+strings.Repeat("a", 70<<10)+`"}`),
@@ -190,8 +207,10 @@ func v2Proofs() []wireCase {
 		return wireCase{name: "v2 order: " + name, method: "POST", path: signV2, body: body}
 	}
 	return []wireCase{
-		post("bad token before bad key", `{"credentials":{"oidcIdentityToken":"x"},"publicKeyRequest":{"publicKey":{"content":"x"}}}`),
-		post("bad token before bad CSR", `{"credentials":{"oidcIdentityToken":"x"},"certificateSigningRequest":"eA=="}`),
+		post("bad token before bad key",
+			`{"credentials":{"oidcIdentityToken":"x"},"publicKeyRequest":{"publicKey":{"content":"x"}}}`),
+		post("bad token before bad CSR",
+			`{"credentials":{"oidcIdentityToken":"x"},"certificateSigningRequest":"eA=="}`),
 		post("bad key before bad proof", v2Key("x", "eA==")),
 		post("weak key before bad proof", v2Key("${pem-rsa1024}", "eA==")),
 	}
@@ -205,7 +224,8 @@ func v1Requests() []wireCase {
 		return wireCase{name: "v1 " + name, method: "POST", path: signV1, header: header, body: body}
 	}
 	key := func(content, proof string) string {
-		return `{"publicKey":{"content":"` + content + `","algorithm":"ecdsa"},"signedEmailAddress":"` + proof + `","certificateSigningRequest":null}`
+		return `{"publicKey":{"content":"` + content + `","algorithm":"ecdsa"},"signedEmailAddress":"` + proof +
+			`","certificateSigningRequest":null}`
 	}
 	return []wireCase{
 		post("key in DER", key("${der64}", "${proof}")),
@@ -219,7 +239,8 @@ func v1Requests() []wireCase {
 		post("CSR that is none", `{"certificateSigningRequest":"eA=="}`),
 		post("scheme in lower case", key("${der64}", "${proof}"), "Authorization", "bearer ${token}"),
 		post("no token", key("${der64}", "${proof}"), "Accept", "*/*"),
-		post("token in the body", strings.Replace(key("${der64}", "${proof}"), "{", `{"credentials":{"oidcIdentityToken":"${token}"},`, 1), "Accept", "*/*"),
+		post("token in the body", strings.Replace(key("${der64}", "${proof}"), "{",
+			`{"credentials":{"oidcIdentityToken":"${token}"},`, 1), "Accept", "*/*"),
 		post("bad token", key("${der64}", "${proof}"), "Authorization", "Bearer nonsense"),
 		post("another audience", key("${der64}", "${proof}"), "Authorization", "Bearer ${token-audience}"),
 		post("no key", "{}"),
@@ -242,7 +263,10 @@ func reads() []wireCase {
 	return []wireCase{
 		{name: "trust bundle", method: "GET", path: "/api/v2/trustBundle"},
 		{name: "trust bundle with a query", method: "GET", path: "/api/v2/trustBundle?a=b"},
-		{name: "trust bundle by a form", method: "POST", path: "/api/v2/trustBundle", header: []string{"Content-Type", "application/x-www-form-urlencoded"}},
+		{
+			name: "trust bundle by a form", method: "POST", path: "/api/v2/trustBundle",
+			header: []string{"Content-Type", "application/x-www-form-urlencoded"},
+		},
 		{name: "configuration", method: "GET", path: "/api/v2/configuration"},
 		{name: "healthz", method: "GET", path: "/healthz"},
 	}
@@ -269,22 +293,35 @@ func routing() []wireCase {
 
 func crossOrigin() []wireCase {
 	preflight := func(name, path string, header ...string) wireCase {
-		return wireCase{name: "CORS preflight " + name, method: "OPTIONS", path: path, header: append([]string{"Origin", "https://app.example.com", "Access-Control-Request-Method", "POST"}, header...)}
+		return wireCase{
+			name: "CORS preflight " + name, method: "OPTIONS", path: path,
+			header: append([]string{"Origin", "https://app.example.com", "Access-Control-Request-Method", "POST"},
+				header...),
+		}
 	}
 	return []wireCase{
 		preflight("plain", signV2),
 		preflight("with content-type", signV2, "Access-Control-Request-Headers", "content-type"),
 		preflight("with authorization", signV1, "Access-Control-Request-Headers", "authorization,content-type"),
 		preflight("with a header that is not allowed", signV2, "Access-Control-Request-Headers", "x-colour"),
-		{name: "CORS read", method: "GET", path: "/api/v2/trustBundle", header: []string{"Origin", "https://app.example.com"}},
-		{name: "CORS refusal", method: "POST", path: signV2, header: []string{"Origin", "https://app.example.com"}, body: "{}"},
+		{
+			name: "CORS read", method: "GET", path: "/api/v2/trustBundle",
+			header: []string{"Origin", "https://app.example.com"},
+		},
+		{
+			name: "CORS refusal", method: "POST", path: signV2,
+			header: []string{"Origin", "https://app.example.com"}, body: "{}",
+		},
 	}
 }
 
 func overGRPC() []wireCase {
 	const prefix = "/dev.sigstore.fulcio.v2.CA/"
 	create := func(name, body string, header ...string) wireCase {
-		return wireCase{name: "gRPC " + name, path: prefix + "CreateSigningCertificate", header: header, body: body, message: &fulciopb.CreateSigningCertificateRequest{}, answer: &fulciopb.SigningCertificate{}}
+		return wireCase{
+			name: "gRPC " + name, path: prefix + "CreateSigningCertificate", header: header, body: body,
+			message: &fulciopb.CreateSigningCertificateRequest{}, answer: &fulciopb.SigningCertificate{},
+		}
 	}
 	csr := func(value string) string {
 		return `{"credentials":{"oidcIdentityToken":"${token}"},"certificateSigningRequest":"` + value + `"}`
@@ -297,7 +334,8 @@ func overGRPC() []wireCase {
 		create("key", v2Key("${pem}", "${proof}")),
 		create("CSR", csr("${csr64}")),
 		create("token in the metadata", withoutToken, "oidcidentitytoken", "${token}"),
-		create("token in the metadata twice", withoutToken, "oidcidentitytoken", "${token}", "oidcidentitytoken", "${token}"),
+		create("token in the metadata twice", withoutToken, "oidcidentitytoken", "${token}",
+			"oidcidentitytoken", "${token}"),
 		create("token as authorization", withoutToken, "authorization", "Bearer ${token}"),
 		create("no token", withoutToken),
 		create("bad token", token("nonsense")),
@@ -317,10 +355,14 @@ func overGRPC() []wireCase {
 		create("message of 5 MiB", strings.Replace(withoutToken, "${pem}", strings.Repeat("a", 5<<20), 1)),
 		method("bytes that are no message", prefix+"CreateSigningCertificate", "\x0a\xff\xff\xff\xff", nil, nil),
 		method("text that is not UTF-8", prefix+"CreateSigningCertificate", "\x0a\x03\x0a\x01\xff", nil, nil),
-		method("trust bundle", prefix+"GetTrustBundle", "{}", &fulciopb.GetTrustBundleRequest{}, &fulciopb.TrustBundle{}),
-		method("configuration", prefix+"GetConfiguration", "{}", &fulciopb.GetConfigurationRequest{}, &fulciopb.Configuration{}),
-		method("health", "/grpc.health.v1.Health/Check", "{}", &grpc_health_v1.HealthCheckRequest{}, &grpc_health_v1.HealthCheckResponse{}),
-		method("health of a service", "/grpc.health.v1.Health/Check", `{"service":"any"}`, &grpc_health_v1.HealthCheckRequest{}, &grpc_health_v1.HealthCheckResponse{}),
+		method("trust bundle", prefix+"GetTrustBundle", "{}", &fulciopb.GetTrustBundleRequest{},
+			&fulciopb.TrustBundle{}),
+		method("configuration", prefix+"GetConfiguration", "{}", &fulciopb.GetConfigurationRequest{},
+			&fulciopb.Configuration{}),
+		method("health", "/grpc.health.v1.Health/Check", "{}", &grpc_health_v1.HealthCheckRequest{},
+			&grpc_health_v1.HealthCheckResponse{}),
+		method("health of a service", "/grpc.health.v1.Health/Check", `{"service":"any"}`,
+			&grpc_health_v1.HealthCheckRequest{}, &grpc_health_v1.HealthCheckResponse{}),
 		method("unknown method", prefix+"Nothing", "", nil, nil),
 		method("unknown service", "/dev.sigstore.fulcio.v9.CA/CreateSigningCertificate", "", nil, nil),
 		method("the older service", "/dev.sigstore.fulcio.v1beta.CA/GetRootCertificate", "", nil, nil),

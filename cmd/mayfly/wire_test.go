@@ -52,7 +52,8 @@ const goldenWire = "testdata/wire.golden"
 // are compared with the same golden file.
 const fulcioEnv = "MAYFLY_TEST_FULCIO"
 
-// TestWire sends every request of the table to the real binary, over REST and gRPC. // H1 // H2 // H3 // H4 // H5 // H6 // H9 // H10 // F7
+// TestWire sends every request of the table to the real binary, over REST and gRPC. // H1 // H2 // H3 // H4 // H5 // H6
+// // H9 // H10 // F7
 func TestWire(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
@@ -63,7 +64,10 @@ func TestWire(t *testing.T) {
 	w.settled(t)
 	got := w.all(t)
 	if path := os.Getenv(fulcioEnv); path != "" {
-		golden = w.compareFulcio(t, comparison{got: got, golden: golden, server: startFulcio(t, fulcioSetup{path: path, pki: p, issuer: provider.URL()})})
+		golden = w.compareFulcio(t, comparison{
+			got: got, golden: golden,
+			server: startFulcio(t, fulcioSetup{path: path, pki: p, issuer: provider.URL()}),
+		})
 	}
 	if *update {
 		writeWire(t, got, golden)
@@ -200,7 +204,8 @@ func (w *wire) expand(t *testing.T, s string) string {
 // send sends a request over REST and returns the normalized response.
 func (w *wire) send(t *testing.T, c wireCase) string {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), c.method, w.server.rest+c.path, strings.NewReader(w.expand(t, c.body)))
+	req, err := http.NewRequestWithContext(t.Context(), c.method, w.server.rest+c.path,
+		strings.NewReader(w.expand(t, c.body)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,7 +213,10 @@ func (w *wire) send(t *testing.T, c wireCase) string {
 	for i := 0; i+1 < len(c.header); i += 2 {
 		req.Header.Add(c.header[i], w.expand(t, c.header[i+1]))
 	}
-	client := &http.Client{Timeout: 30 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	client := &http.Client{
+		Timeout:       30 * time.Second,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 	defer client.CloseIdleConnections()
 	resp, err := client.Do(req)
 	if err != nil {
@@ -373,7 +381,8 @@ func readWire(t *testing.T) map[string]wireEntry {
 func writeWire(t *testing.T, got map[string]string, golden map[string]wireEntry) {
 	t.Helper()
 	var b strings.Builder
-	b.WriteString("Requests, the answers of mayfly, and those of Fulcio v1.8.8 where they differ by more than the additions that docs/compatibility.md lists.\n" +
+	b.WriteString("Requests, the answers of mayfly, and those of Fulcio v1.8.8 where they differ by more than the " +
+		"additions that docs/compatibility.md lists.\n" +
 		"Written by: go test ./cmd/mayfly -run TestWire -update\n\n")
 	for _, c := range wireTable() {
 		b.WriteString(wireHead + c.name + "\n" + cmp.Or(c.method, "gRPC") + " " + c.path + "\n")
@@ -417,7 +426,8 @@ func startFulcio(t *testing.T, set fulcioSetup) wireServer {
 	log := site.NewTestLog(t, set.pki)
 	for name, data := range map[string][]byte{
 		"chain.pem": set.pki.ChainPEM(), "key.pem": set.pki.KeyPEM(), "ct.pem": log.PublicKeyPEM(),
-		"identity.yaml": fmt.Appendf(nil, "oidc-issuers:\n  %q: {issuer-url: %q, client-id: sigstore, type: email}\n", set.issuer, set.issuer),
+		"identity.yaml": fmt.Appendf(nil, "oidc-issuers:\n  %q: {issuer-url: %q, client-id: sigstore, type: email}\n",
+			set.issuer, set.issuer),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
 			t.Fatal(err)
@@ -425,8 +435,10 @@ func startFulcio(t *testing.T, set fulcioSetup) wireServer {
 	}
 	port := func(address string) string { return address[strings.LastIndex(address, ":")+1:] }
 	rest, native, metrics := process.FreeAddress(t), process.FreeAddress(t), process.FreeAddress(t)
-	cmd := exec.Command(set.path, "serve", "--ca=fileca", "--fileca-cert="+filepath.Join(dir, "chain.pem"), "--fileca-key="+filepath.Join(dir, "key.pem"),
-		"--fileca-key-passwd=none", "--fileca-watch=false", "--host=127.0.0.1", "--grpc-host=127.0.0.1", "--port="+port(rest), "--grpc-port="+port(native), "--metrics-port="+port(metrics),
+	cmd := exec.Command(set.path, "serve", "--ca=fileca", "--fileca-cert="+filepath.Join(dir, "chain.pem"),
+		"--fileca-key="+filepath.Join(dir, "key.pem"),
+		"--fileca-key-passwd=none", "--fileca-watch=false", "--host=127.0.0.1", "--grpc-host=127.0.0.1",
+		"--port="+port(rest), "--grpc-port="+port(native), "--metrics-port="+port(metrics),
 		"--legacy-unix-domain-socket=@mayfly-wire-"+port(rest), "--config-path="+filepath.Join(dir, "identity.yaml"),
 		"--ct-log-url="+log.URL(), "--ct-log-public-key-path="+filepath.Join(dir, "ct.pem"))
 	logs := &logbuf.Buffer{}

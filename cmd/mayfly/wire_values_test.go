@@ -81,12 +81,14 @@ func (w *wire) tokens(provider *idp.Provider) {
 	w.values["token-changed"] = func() string { t := provider.Token(nil); return t[:len(t)-8] + "AAAAAAAA" }
 	w.values["token-unknown"] = func() string {
 		return idp.Signing{Key: pki.NewKey(pki.P256), Alg: jose.ES256, KeyID: "unknown"}.Token(map[string]any{
-			"iss": provider.URL(), "aud": "sigstore", "sub": "subject-1", "email": "alice@example.com", "email_verified": true, "iat": now(), "exp": now() + 300,
+			"iss": provider.URL(), "aud": "sigstore", "sub": "subject-1", "email": "alice@example.com",
+			"email_verified": true, "iat": now(), "exp": now() + 300,
 		})
 	}
 	w.values["token-hmac"] = func() string {
 		return idp.Signing{Key: []byte(strings.Repeat("k", 32)), Alg: jose.HS256}.Token(map[string]any{
-			"iss": provider.URL(), "aud": "sigstore", "sub": "subject-1", "email": "alice@example.com", "email_verified": true, "iat": now(), "exp": now() + 300,
+			"iss": provider.URL(), "aud": "sigstore", "sub": "subject-1", "email": "alice@example.com",
+			"email_verified": true, "iat": now(), "exp": now() + 300,
 		})
 	}
 }
@@ -94,7 +96,10 @@ func (w *wire) tokens(provider *idp.Provider) {
 // oddities adds keys, proofs and requests that each differ from valid ones in one property.
 func (w *wire) oddities(constant func(name, value string)) {
 	key := pki.NewKey(pki.P256)
-	text := string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: must(x509.MarshalPKIXPublicKey(key.Public()))}))
+	text := string(pem.EncodeToMemory(&pem.Block{
+		Type:  "PUBLIC KEY",
+		Bytes: must(x509.MarshalPKIXPublicKey(key.Public())),
+	}))
 	proof := b64(string(sign(key, "alice@example.com", crypto.SHA256)))
 	constant("odd-proof", proof)
 	constant("pem-twice", quoted(text+text))
@@ -105,25 +110,42 @@ func (w *wire) oddities(constant func(name, value string)) {
 	constant("proof-sub", b64(string(sign(key, "subject-1", crypto.SHA256))))
 	constant("proof-sha384", b64(string(sign(key, "alice@example.com", crypto.SHA384))))
 	p384 := pki.NewKey(pki.P384)
-	constant("pem-p384-sha256", quoted(string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: must(x509.MarshalPKIXPublicKey(p384.Public()))}))))
+	constant("pem-p384-sha256",
+		quoted(string(pem.EncodeToMemory(&pem.Block{
+			Type:  "PUBLIC KEY",
+			Bytes: must(x509.MarshalPKIXPublicKey(p384.Public())),
+		}))))
 	constant("proof-p384-sha256", b64(string(sign(p384, "alice@example.com", crypto.SHA256))))
 
 	r := pki.NewKey(pki.RSA2048).(*rsa.PrivateKey)
-	constant("pem-rsa-pkcs1", quoted(string(pem.EncodeToMemory(&pem.Block{Type: "RSA PUBLIC KEY", Bytes: x509.MarshalPKCS1PublicKey(&r.PublicKey)}))))
+	constant("pem-rsa-pkcs1",
+		quoted(string(pem.EncodeToMemory(&pem.Block{
+			Type:  "RSA PUBLIC KEY",
+			Bytes: x509.MarshalPKCS1PublicKey(&r.PublicKey),
+		}))))
 	constant("proof-rsa-pkcs1", b64(string(sign(r, "alice@example.com", crypto.SHA256))))
 	digest := digestOf("alice@example.com", crypto.SHA256)
 	constant("proof-rsa-pss", b64(string(must(rsa.SignPSS(rand.Reader, r, crypto.SHA256, digest, nil)))))
 	weak := &rsa.PublicKey{N: new(big.Int).Add(new(big.Int).Lsh(big.NewInt(1), 1023), big.NewInt(643)), E: 65537}
-	constant("pem-rsa1024", quoted(string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: must(x509.MarshalPKIXPublicKey(weak))}))))
+	constant("pem-rsa1024",
+		quoted(string(pem.EncodeToMemory(&pem.Block{
+			Type:  "PUBLIC KEY",
+			Bytes: must(x509.MarshalPKIXPublicKey(weak)),
+		}))))
 	exponent := &rsa.PublicKey{N: r.N, E: 3}
-	constant("pem-rsa-e3", quoted(string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: must(x509.MarshalPKIXPublicKey(exponent))}))))
+	constant("pem-rsa-e3",
+		quoted(string(pem.EncodeToMemory(&pem.Block{
+			Type:  "PUBLIC KEY",
+			Bytes: must(x509.MarshalPKIXPublicKey(exponent)),
+		}))))
 
 	constant("csr64-new", b64(csr(key, "NEW CERTIFICATE REQUEST", 0)))
 	constant("csr64-pss", b64(csr(r, "CERTIFICATE REQUEST", x509.SHA256WithRSAPSS)))
 	constant("csr64-sha384", b64(csr(key, "CERTIFICATE REQUEST", x509.ECDSAWithSHA384)))
 	constant("csr64-p384-sha256", b64(csr(p384, "CERTIFICATE REQUEST", x509.ECDSAWithSHA256)))
 	constant("csr64-rsa-sha512", b64(csr(r, "CERTIFICATE REQUEST", x509.SHA512WithRSA)))
-	constant("csr64-type", b64(strings.ReplaceAll(csr(key, "CERTIFICATE REQUEST", 0), "CERTIFICATE REQUEST", "CERTIFICATE")))
+	constant("csr64-type", b64(strings.ReplaceAll(csr(key, "CERTIFICATE REQUEST", 0),
+		"CERTIFICATE REQUEST", "CERTIFICATE")))
 	block, _ := pem.Decode([]byte(csr(key, "CERTIFICATE REQUEST", 0)))
 	constant("csr64-der", b64(string(block.Bytes)))
 	block.Bytes[len(block.Bytes)-1] ^= 1
@@ -144,7 +166,8 @@ func digestOf(text string, hash crypto.Hash) []byte {
 }
 
 func csr(key crypto.Signer, kind string, alg x509.SignatureAlgorithm) string {
-	der := must(x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{SignatureAlgorithm: alg, EmailAddresses: []string{"mallory@example.com"}}, key))
+	der := must(x509.CreateCertificateRequest(rand.Reader,
+		&x509.CertificateRequest{SignatureAlgorithm: alg, EmailAddresses: []string{"mallory@example.com"}}, key))
 	return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
 }
 

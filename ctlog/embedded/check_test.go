@@ -54,7 +54,8 @@ func TestCheck(t *testing.T) {
 		t.Helper()
 		for _, one := range logs {
 			got, err := one.Check(t.Context(), monitor.CheckOptions{
-				Now: time.Now(), Found: func(f monitor.Finding) { t.Errorf("%s: %s: %s", one.Name(), f.Where, f.Problem) },
+				Now:   time.Now(),
+				Found: func(f monitor.Finding) { t.Errorf("%s: %s: %s", one.Name(), f.Where, f.Problem) },
 			})
 			if err != nil || got.Size < least {
 				t.Errorf("%s: %d entries, %v", one.Name(), got.Size, err)

@@ -76,7 +76,8 @@ func (c Config) Check() error {
 	switch {
 	case c.Origin == "":
 		errs = append(errs, fault.BadSetting("origin is missing", fix, "origin"))
-	case strings.Contains(c.Origin, "://"), strings.ContainsAny(c.Origin, " \t\r\n+"), strings.HasSuffix(c.Origin, "/"), len(c.Origin) > 200:
+	case strings.Contains(c.Origin, "://"), strings.ContainsAny(c.Origin, " \t\r\n+"), strings.HasSuffix(c.Origin, "/"),
+		len(c.Origin) > 200:
 		errs = append(errs, fault.BadSetting("invalid origin", fix, "origin"))
 	}
 	if _, known := schedules()[c.Rotate]; c.Rotate != "" && !known {
@@ -121,7 +122,8 @@ func (w WitnessConfig) check() (name string, err error) {
 	}
 	u, err := url.Parse(w.URL)
 	switch {
-	case err != nil, u.Hostname() == "", u.Scheme != "https" && u.Scheme != "http", u.User != nil, u.RawQuery != "", u.Fragment != "":
+	case err != nil, u.Hostname() == "", u.Scheme != "https" && u.Scheme != "http", u.User != nil,
+		u.RawQuery != "", u.Fragment != "":
 		errs = append(errs, fault.BadSetting("invalid witness URL "+strconv.Quote(w.URL),
 			"write the prefix to which /add-checkpoint is appended", "url"))
 	case u.Scheme == "http" && !hostname.IsLoopback(u.Hostname()):

@@ -34,7 +34,8 @@ import (
 // submitAll runs in the process that is killed, or whose system calls fail. It prints each SCT, up to the number
 // MAYFLY_TEST_ENTRIES; without that variable it does not end. After an error, which it counts, it tries again.
 func submitAll(dir string) {
-	l, err := embedded.Open(context.Background(), embedded.Config{Dir: dir, Origin: origin}, embedded.Options{Every: 10 * time.Millisecond})
+	l, err := embedded.Open(context.Background(), embedded.Config{Dir: dir, Origin: origin},
+		embedded.Options{Every: 10 * time.Millisecond})
 	if err != nil {
 		fmt.Println("error", err)
 		os.Exit(1)
@@ -226,7 +227,8 @@ func TestStorageFails(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	told := &journal{}
-	l, err := embedded.Open(t.Context(), embedded.Config{Dir: dir, Origin: origin}, embedded.Options{Every: 10 * time.Millisecond, Event: told.event})
+	l, err := embedded.Open(t.Context(), embedded.Config{Dir: dir, Origin: origin},
+		embedded.Options{Every: 10 * time.Millisecond, Event: told.event})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -317,12 +319,16 @@ func TestFaults(t *testing.T) {
 	if err != nil {
 		t.Skip("strace is not installed")
 	}
-	if out, err := exec.CommandContext(t.Context(), strace, "-f", "-o", os.DevNull, "/bin/true").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), strace, "-f", "-o", os.DevNull,
+		"/bin/true").CombinedOutput(); err != nil {
 		t.Skipf("processes cannot be traced here: %s", out)
 	}
 	total := tally{early: map[string]int{}}
 	t.Run("runs", func(t *testing.T) {
-		for _, call := range []string{"write", "fsync", "renameat", "openat", "close", "mkdirat", "unlinkat", "flock", "fcntl"} {
+		for _, call := range []string{
+			"write", "fsync", "renameat", "openat", "close", "mkdirat", "unlinkat",
+			"flock", "fcntl",
+		} {
 			for _, problem := range []string{"EIO", "ENOSPC", "signal=KILL"} {
 				t.Run(call+" "+problem, func(t *testing.T) {
 					t.Parallel()
@@ -334,8 +340,10 @@ func TestFaults(t *testing.T) {
 			}
 		}
 	})
-	t.Logf("%d runs, %d injected faults, %d acknowledged entries, 0 of them lost; %d runs went on to their end, %d ended early; %d requests refused",
-		total.runs.Load(), total.injected.Load(), total.acknowledged.Load(), total.ended.Load(), total.runs.Load()-total.ended.Load(), total.refused.Load())
+	t.Logf("%d runs, %d injected faults, %d acknowledged entries, 0 of them lost; %d runs went on to their end, %d "+
+		"ended early; %d requests refused",
+		total.runs.Load(), total.injected.Load(), total.acknowledged.Load(), total.ended.Load(),
+		total.runs.Load()-total.ended.Load(), total.refused.Load())
 	t.Logf("an open log ended early: %v", total.early)
 	if total.injected.Load() < int64(most) || total.acknowledged.Load() < int64(most) {
 		t.Error("too few faults or entries to show anything")
@@ -401,7 +409,10 @@ func (total *tally) run(t *testing.T, c faultCase) {
 	if c.n%3 == 0 {
 		when += "+5"
 	}
-	tracer := []string{"-f", "-o", trace, "-e", "trace=" + c.call, "-e", fmt.Sprintf("inject=%s:%s:when=%s", c.call, inject, when)}
+	tracer := []string{
+		"-f", "-o", trace, "-e", "trace=" + c.call, "-e",
+		fmt.Sprintf("inject=%s:%s:when=%s", c.call, inject, when),
+	}
 	cmd := exec.CommandContext(t.Context(), c.strace, append(tracer, os.Args[0])...)
 	if c.attached {
 		cmd = exec.CommandContext(t.Context(), os.Args[0])

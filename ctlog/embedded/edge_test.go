@@ -36,7 +36,10 @@ func TestRightEdge(t *testing.T) {
 				})
 			}
 			callers.Wait()
-			edge := []string{fmt.Sprintf("tile/0/%03d.p/%d", size/256, size%256), fmt.Sprintf("tile/data/%03d.p/%d", size/256, size%256)}
+			edge := []string{
+				fmt.Sprintf("tile/0/%03d.p/%d", size/256, size%256),
+				fmt.Sprintf("tile/data/%03d.p/%d", size/256, size%256),
+			}
 			switch {
 			case size%256 == 0:
 				edge = []string{"tile/1/000.p/1"}
@@ -60,7 +63,9 @@ func TestRightEdge(t *testing.T) {
 						t.Fatal(err)
 					}
 					until(t, "noticed: "+name+" without "+what, func() bool { return l.Health() != nil })
-					if err := l.Health(); err != nil && !strings.Contains(err.Error(), strings.TrimPrefix(name, "tile/")) || !strings.Contains(fmt.Sprint(err), "restore") {
+					if err := l.Health(); err != nil &&
+						!strings.Contains(err.Error(), strings.TrimPrefix(name, "tile/")) ||
+						!strings.Contains(fmt.Sprint(err), "restore") {
 						t.Errorf("%s without %s: %v", name, what, err)
 					}
 					if err := os.WriteFile(path, good, 0o644); err != nil {

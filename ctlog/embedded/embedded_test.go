@@ -230,7 +230,12 @@ func TestOpenRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	try(embedded.Config{Dir: dir, Origin: origin}, "restore the key")
-	for _, c := range []embedded.Config{{Origin: origin}, {Dir: dir}, {Dir: dir, Origin: "https://x"}, {Dir: dir, Origin: "a b"}} {
+	for _, c := range []embedded.Config{
+		{Origin: origin},
+		{Dir: dir},
+		{Dir: dir, Origin: "https://x"},
+		{Dir: dir, Origin: "a b"},
+	} {
 		if c.Check() == nil {
 			t.Errorf("%+v passes", c)
 		}
@@ -309,13 +314,15 @@ func TestReadPath(t *testing.T) {
 	} {
 		for _, method := range []string{http.MethodGet, http.MethodHead} {
 			h := ask(method, c.path, "").Header()
-			if h.Get("Cache-Control") != c.cache || h.Get("Content-Type") != c.kind || h.Get("Access-Control-Allow-Origin") != "*" {
+			if h.Get("Cache-Control") != c.cache || h.Get("Content-Type") != c.kind ||
+				h.Get("Access-Control-Allow-Origin") != "*" {
 				t.Errorf("%s %s: %v", method, c.path, h)
 			}
 		}
 	}
 	r := ask(http.MethodGet, "/tile/0/000", "bytes=32-63")
-	if part := r.Body.Bytes(); r.Code != http.StatusPartialContent || !bytes.Equal(part, get(t, l, "/tile/0/000")[32:64]) {
+	if part := r.Body.Bytes(); r.Code != http.StatusPartialContent ||
+		!bytes.Equal(part, get(t, l, "/tile/0/000")[32:64]) {
 		t.Errorf("range: %d, %d bytes", r.Code, len(part))
 	}
 }

@@ -36,7 +36,8 @@ func newMetrics() *metrics {
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5},
 		}, []string{"log"}),
 		cosignatures: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "mayfly_embedded_log_cosignatures_total", Help: "Requests for cosignatures, by shard, witness and result.",
+			Name: "mayfly_embedded_log_cosignatures_total",
+			Help: "Requests for cosignatures, by shard, witness and result.",
 		}, []string{"log", "witness", "result"}),
 		cosigned: gauge("mayfly_embedded_log_checkpoint_cosignatures",
 			"Cosignatures that the published checkpoint carries.", "log"),

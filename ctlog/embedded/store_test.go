@@ -114,7 +114,8 @@ func TestRotateByDate(t *testing.T) {
 	if names(open) != "embedded-2027 embedded" {
 		t.Fatal(names(open))
 	}
-	if next := date("2027-01-01T00:00:00Z"); !open[0].NotBefore.Equal(next) || !open[0].NotAfter.IsZero() || !open[1].NotAfter.Equal(next.Add(20*time.Minute)) {
+	if next := date("2027-01-01T00:00:00Z"); !open[0].NotBefore.Equal(next) || !open[0].NotAfter.IsZero() ||
+		!open[1].NotAfter.Equal(next.Add(20*time.Minute)) {
 		t.Errorf("%+v", open)
 	}
 	if open[1].Log != first.Log || open[0].Log.ID() == first.Log.ID() || open[0].Origin != origin+"/2027" {
@@ -139,7 +140,8 @@ func TestRotateByDate(t *testing.T) {
 		}
 	}
 	for _, path := range []string{ // C8
-		"/2027", "/2027/", "/2027/log.key.pem", "/2027/../log.key.pem", "/2027/..%2f..%2flog.key.pem", "/shards/2027/log.key.pem", "/2027/2027/checkpoint",
+		"/2027", "/2027/", "/2027/log.key.pem", "/2027/../log.key.pem", "/2027/..%2f..%2flog.key.pem",
+		"/shards/2027/log.key.pem", "/2027/2027/checkpoint",
 		"/2027/.state/treeState", "/2028/checkpoint", "//2027/checkpoint", "/shards.json", "/shards.lock", "/.probe",
 	} {
 		w := httptest.NewRecorder()
@@ -157,7 +159,8 @@ func TestRotateByDate(t *testing.T) {
 	if got := s.Shards(); names(s.Open()) != "embedded-2027" || len(got) != 2 || got[0].Closed.IsZero() {
 		t.Errorf("after a restart: %s, %+v", names(s.Open()), got)
 	}
-	if _, err := embedded.OpenStore(t.Context(), c, embedded.Options{}); err == nil || !strings.Contains(err.Error(), "in use") {
+	if _, err := embedded.OpenStore(t.Context(), c, embedded.Options{}); err == nil ||
+		!strings.Contains(err.Error(), "in use") {
 		t.Errorf("a second process has the directory: %v", err)
 	}
 }
@@ -171,7 +174,8 @@ func TestEndedWhileDown(t *testing.T) {
 	submit(t, l, 0)
 	shut(t, l)
 	now := time.Now()
-	if _, err := c.MakeShard(embedded.Rotation{Name: "next", At: now.Add(time.Hour), Unpublished: true}, now); err != nil {
+	if _, err := c.MakeShard(embedded.Rotation{Name: "next", At: now.Add(time.Hour), Unpublished: true},
+		now); err != nil {
 		t.Fatal(err)
 	}
 	told := &journal{}
@@ -271,7 +275,8 @@ func TestRotateAsRoot(t *testing.T) {
 	if err := os.Chown(c.Dir, 4242, 4242); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.PlanShard(rotationForTest(), time.Now()); err == nil || !strings.Contains(err.Error(), "sudo -u '#4242'") {
+	if _, err := c.PlanShard(rotationForTest(), time.Now()); err == nil ||
+		!strings.Contains(err.Error(), "sudo -u '#4242'") {
 		t.Errorf("%v", err)
 	}
 	if files, err := os.ReadDir(c.Dir); err != nil || len(files) != 0 {
@@ -287,12 +292,19 @@ func TestShardsRefused(t *testing.T) {
 		return map[string]any{"name": name, "origin": origin, "log_id": id}
 	}
 	for name, state := range map[string]any{
-		"no JSON": "x", "none": map[string]any{"version": 1}, "newer": map[string]any{"version": 2, "shards": []any{shard("", origin)}},
+		"no JSON": "x", "none": map[string]any{"version": 1},
+		"newer":         map[string]any{"version": 2, "shards": []any{shard("", origin)}},
 		"not the first": map[string]any{"version": 1, "shards": []any{shard("a", origin+"/a")}},
-		"traversal":     map[string]any{"version": 1, "shards": []any{shard("", origin), shard("../..", origin+"/../..")}},
-		"twice":         map[string]any{"version": 1, "shards": []any{shard("", origin), shard("a", origin+"/a"), shard("a", origin+"/a")}},
-		"other origin":  map[string]any{"version": 1, "shards": []any{shard("", "other.test")}},
-		"other key":     map[string]any{"version": 1, "shards": []any{shard("", origin)}},
+		"traversal": map[string]any{
+			"version": 1,
+			"shards":  []any{shard("", origin), shard("../..", origin+"/../..")},
+		},
+		"twice": map[string]any{
+			"version": 1,
+			"shards":  []any{shard("", origin), shard("a", origin+"/a"), shard("a", origin+"/a")},
+		},
+		"other origin": map[string]any{"version": 1, "shards": []any{shard("", "other.test")}},
+		"other key":    map[string]any{"version": 1, "shards": []any{shard("", origin)}},
 	} {
 		c := embedded.Config{Dir: t.TempDir(), Origin: origin}
 		data, err := json.Marshal(state)
@@ -309,7 +321,8 @@ func TestShardsRefused(t *testing.T) {
 }
 
 func FuzzShards(f *testing.F) {
-	f.Add([]byte(`{"version":1,"shards":[{"name":"","origin":"mayfly.test/ct","log_id":"` + strings.Repeat("00", 32) + `"}]}`))
+	f.Add([]byte(`{"version":1,"shards":[{"name":"","origin":"mayfly.test/ct","log_id":"` +
+		strings.Repeat("00", 32) + `"}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c := embedded.Config{Dir: t.TempDir(), Origin: origin}
 		if err := os.WriteFile(filepath.Join(c.Dir, "shards.json"), data, 0o600); err != nil {
@@ -335,7 +348,8 @@ func TestRotationKilled(t *testing.T) {
 	if err != nil {
 		t.Skip("strace is not installed")
 	}
-	if out, err := exec.CommandContext(t.Context(), strace, "-f", "-o", os.DevNull, "/bin/true").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), strace, "-f", "-o", os.DevNull,
+		"/bin/true").CombinedOutput(); err != nil {
 		t.Skipf("processes cannot be traced here: %s", out)
 	}
 	killed := 0

@@ -79,7 +79,8 @@ type witness struct {
 // newCosigner makes a cosigner for a log whose storage is open.
 func newCosigner(l *Log, c Config, o Options) (*cosigner, error) {
 	w := &cosigner{
-		dir: l.dir, label: l.label, log: l.log, event: l.event, metrics: l.metrics, reader: l.reader, origin: l.signer.origin, tiles: l.tiles, want: c.cosignatures(),
+		dir: l.dir, label: l.label, log: l.log, event: l.event, metrics: l.metrics, reader: l.reader,
+		origin: l.signer.origin, tiles: l.tiles, want: c.cosignatures(),
 		client: httpclient.New(httpclient.Options{
 			Timeout: witnessTimeout, UserAgent: o.UserAgent, Proxy: http.ProxyFromEnvironment, IdleTimeout: time.Minute,
 		}),
@@ -93,7 +94,10 @@ func newCosigner(l *Log, c Config, o Options) (*cosigner, error) {
 		if err != nil {
 			return nil, err
 		}
-		w.witnesses = append(w.witnesses, &witness{name: name, url: strings.TrimRight(one.URL, "/") + "/add-checkpoint", verifier: v})
+		w.witnesses = append(w.witnesses, &witness{
+			name: name,
+			url:  strings.TrimRight(one.URL, "/") + "/add-checkpoint", verifier: v,
+		})
 		for _, result := range []string{"success", "failure", "conflict", "skipped"} {
 			w.metrics.cosignatures.WithLabelValues(w.label, name, result)
 		}

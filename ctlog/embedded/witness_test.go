@@ -118,7 +118,8 @@ func TestWitnessFails(t *testing.T) {
 				_, ok := good.Cosigned(string(get(t, l, "/checkpoint")))
 				return n == 1 && ok
 			})
-			if w := l.Warning(t.Context()); !strings.Contains(w, "1 of 2") || !strings.Contains(w, "bad.example") || !strings.Contains(w, c.want) {
+			if w := l.Warning(t.Context()); !strings.Contains(w, "1 of 2") || !strings.Contains(w, "bad.example") ||
+				!strings.Contains(w, c.want) {
 				t.Errorf("warning %q, want %q", w, c.want)
 			}
 			if _, ok := bad.Cosigned(string(get(t, l, "/checkpoint"))); ok {
@@ -150,7 +151,10 @@ func TestWitnessPolicy(t *testing.T) {
 func TestWitnessWithoutLog(t *testing.T) {
 	t.Parallel()
 	w := witness.New(t, "other.example")
-	c := embedded.Config{Dir: t.TempDir(), Origin: origin, Witnesses: []embedded.WitnessConfig{{URL: w.URL(), PublicKey: w.Key(), Name: "w"}}}
+	c := embedded.Config{
+		Dir: t.TempDir(), Origin: origin,
+		Witnesses: []embedded.WitnessConfig{{URL: w.URL(), PublicKey: w.Key(), Name: "w"}},
+	}
 	l, err := embedded.Open(context.Background(), c, embedded.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -170,14 +174,20 @@ func TestWitnessConfig(t *testing.T) {
 		n    *int
 		want string
 	}{
-		"good":     {embedded.WitnessConfig{URL: w.URL(), PublicKey: w.Key()}, nil, ""},
-		"plain":    {embedded.WitnessConfig{URL: "http://witness.example.com", PublicKey: w.Key()}, nil, "https"},
-		"no url":   {embedded.WitnessConfig{PublicKey: w.Key()}, nil, "url"},
-		"no key":   {embedded.WitnessConfig{URL: w.URL()}, nil, "public_key"},
-		"bad key":  {embedded.WitnessConfig{URL: w.URL(), PublicKey: strings.Replace(w.Key(), "w.example", "v.example", 1)}, nil, "public_key"},
+		"good":   {embedded.WitnessConfig{URL: w.URL(), PublicKey: w.Key()}, nil, ""},
+		"plain":  {embedded.WitnessConfig{URL: "http://witness.example.com", PublicKey: w.Key()}, nil, "https"},
+		"no url": {embedded.WitnessConfig{PublicKey: w.Key()}, nil, "url"},
+		"no key": {embedded.WitnessConfig{URL: w.URL()}, nil, "public_key"},
+		"bad key": {embedded.WitnessConfig{
+			URL:       w.URL(),
+			PublicKey: strings.Replace(w.Key(), "w.example", "v.example", 1),
+		}, nil, "public_key"},
 		"too many": {embedded.WitnessConfig{URL: w.URL(), PublicKey: w.Key()}, &two, "witness_policy"},
 	} {
-		err := embedded.Config{Dir: "x", Origin: origin, Witnesses: []embedded.WitnessConfig{c.w}, WitnessPolicy: c.n}.Check()
+		err := embedded.Config{
+			Dir: "x", Origin: origin, Witnesses: []embedded.WitnessConfig{c.w},
+			WitnessPolicy: c.n,
+		}.Check()
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -187,7 +197,8 @@ func TestWitnessConfig(t *testing.T) {
 // For every answer of a witness, at most one line is added to the checkpoint, and that line verifies.
 func FuzzCosignature(f *testing.F) {
 	w := witness.New(f, "w.example")
-	checkpoint := []byte("mayfly.test/ct\n1\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n\n— mayfly.test/ct AAAAAAAA\n")
+	checkpoint := []byte("mayfly.test/ct\n1\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n\n— " +
+		"mayfly.test/ct AAAAAAAA\n")
 	f.Add([]byte("— w.example AAAA\n"))
 	f.Add([]byte("\n\n— x y\n"))
 	f.Fuzz(func(t *testing.T, answer []byte) {

@@ -18,7 +18,10 @@ func FuzzAnswer(f *testing.F) {
 		Signature: []byte("signature"),
 	}
 	sig := append([]byte{4, 3, 0, byte(len(s.Signature))}, s.Signature...)
-	honest, err := json.Marshal(map[string]any{"sct_version": 0, "id": s.LogID[:], "timestamp": s.Timestamp, "extensions": "AAAFAQIDBAU=", "signature": sig})
+	honest, err := json.Marshal(map[string]any{
+		"sct_version": 0, "id": s.LogID[:], "timestamp": s.Timestamp,
+		"extensions": "AAAFAQIDBAU=", "signature": sig,
+	})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -29,7 +32,10 @@ func FuzzAnswer(f *testing.F) {
 	if got, err := parseAnswer(honest); err != nil || !bytes.Equal(got, want) {
 		f.Fatalf("the honest answer gives %x, %v; want %x", got, err, want)
 	}
-	for _, seed := range []string{string(honest), "", "{}", "null", "[]", string(honest) + "{}", `{"sct_version":1}`, `{"sct_version":0,"timestamp":0,"id":"AA=="}`} {
+	for _, seed := range []string{
+		string(honest), "", "{}", "null", "[]", string(honest) + "{}", `{"sct_version":1}`,
+		`{"sct_version":0,"timestamp":0,"id":"AA=="}`,
+	} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
@@ -67,7 +73,8 @@ func parseWithLibrary(body []byte) (raw []byte, ok bool) {
 		Timestamp *json.RawMessage `json:"timestamp"`
 	}
 	var answer ct.AddChainResponse
-	if json.Unmarshal(body, &present) != nil || json.Unmarshal(body, &answer) != nil || present.Version == nil || present.Timestamp == nil || answer.SCTVersion != ct.V1 {
+	if json.Unmarshal(body, &present) != nil || json.Unmarshal(body, &answer) != nil || present.Version == nil ||
+		present.Timestamp == nil || answer.SCTVersion != ct.V1 {
 		return nil, false
 	}
 	s, err := answer.ToSignedCertificateTimestamp()

@@ -40,7 +40,10 @@ type authorization struct {
 // parseAuthorization parses an authorization request. problem is shown in the browser: the response never redirects to
 // an address that was not checked.
 func (p *Provider) parseAuthorization(q url.Values) (a authorization, problem string) {
-	a = authorization{redirect: q.Get("redirect_uri"), state: q.Get("state"), nonce: q.Get("nonce"), challenge: q.Get("code_challenge")}
+	a = authorization{
+		redirect: q.Get("redirect_uri"), state: q.Get("state"), nonce: q.Get("nonce"),
+		challenge: q.Get("code_challenge"),
+	}
 	switch {
 	case q.Get("client_id") != p.o.ClientID:
 		return a, "The client_id is not " + p.o.ClientID + "."
@@ -186,7 +189,8 @@ func (p *Provider) answer(w http.ResponseWriter, g *grant) {
 		return
 	}
 	writeJSON(w, http.StatusOK, map[string]any{
-		"access_token": rand.Text(), "token_type": "Bearer", "expires_in": int(p.o.TokenLife / time.Second), "id_token": token,
+		"access_token": rand.Text(), "token_type": "Bearer", "expires_in": int(p.o.TokenLife / time.Second),
+		"id_token": token,
 	})
 }
 
@@ -208,7 +212,8 @@ func (p *Provider) startDevice(w http.ResponseWriter, r *http.Request) {
 	code, user := rand.Text()+rand.Text(), rand.Text()
 	user = user[:4] + "-" + user[4:8]
 	if !p.store(p.device, code, &grant{
-		userCode: user, nonce: r.PostFormValue("nonce"), challenge: r.PostFormValue("code_challenge"), expires: p.o.Now().Add(deviceLife),
+		userCode: user, nonce: r.PostFormValue("nonce"), challenge: r.PostFormValue("code_challenge"),
+		expires: p.o.Now().Add(deviceLife),
 	}) {
 		refuse(w, "slow_down", "too many sign-ins are in progress")
 		return
@@ -221,7 +226,10 @@ func (p *Provider) startDevice(w http.ResponseWriter, r *http.Request) {
 }
 
 func (p *Provider) askDevice(w http.ResponseWriter, r *http.Request) {
-	showForm(w, formPage{Title: "Sign in a device", Action: "/device", Device: true, Code: r.URL.Query().Get("user_code")})
+	showForm(w, formPage{
+		Title: "Sign in a device", Action: "/device", Device: true,
+		Code: r.URL.Query().Get("user_code"),
+	})
 }
 
 func (p *Provider) signInDevice(w http.ResponseWriter, r *http.Request) {

@@ -32,7 +32,11 @@ type lab struct {
 
 func start(t *testing.T, dir string) *lab {
 	t.Helper()
-	l := &lab{t: t, now: time.Now(), visit: &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
+	l := &lab{t: t, now: time.Now(), visit: &http.Client{CheckRedirect: func(*http.Request,
+		[]*http.Request,
+	) error {
+		return http.ErrUseLastResponse
+	}}}
 	var handler http.Handler
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handler.ServeHTTP(w, r) }))
 	t.Cleanup(s.Close)
@@ -92,8 +96,10 @@ const secret = "a-code-verifier-that-is-long-enough-for-rfc-7636-0123"
 func query(change ...string) url.Values {
 	sum := sha256.Sum256([]byte(secret))
 	q := url.Values{
-		"client_id": {"sigstore"}, "response_type": {"code"}, "redirect_uri": {"http://localhost:4321/auth/callback"}, "state": {"st"}, "nonce": {"no"},
-		"code_challenge": {base64.RawURLEncoding.EncodeToString(sum[:])}, "code_challenge_method": {"S256"}, "scope": {"openid email"},
+		"client_id": {"sigstore"}, "response_type": {"code"}, "redirect_uri": {"http://localhost:4321/auth/callback"},
+		"state": {"st"}, "nonce": {"no"},
+		"code_challenge": {base64.RawURLEncoding.EncodeToString(sum[:])}, "code_challenge_method": {"S256"},
+		"scope": {"openid email"},
 	}
 	for i := 0; i+1 < len(change); i += 2 {
 		q.Set(change[i], change[i+1])
@@ -105,7 +111,8 @@ func query(change ...string) url.Values {
 func (l *lab) signIn() string {
 	l.t.Helper()
 	path := "/authorize?" + query().Encode()
-	if code, h, page := l.do(path, nil); code != 200 || !strings.Contains(page, "<form") || !strings.Contains(h.Get("Content-Security-Policy"), "frame-ancestors 'none'") {
+	if code, h, page := l.do(path, nil); code != 200 || !strings.Contains(page, "<form") ||
+		!strings.Contains(h.Get("Content-Security-Policy"), "frame-ancestors 'none'") {
 		l.t.Fatalf("sign-in page: %d %v", code, h)
 	}
 	code, h, _ := l.do(path, url.Values{"email": {"alice@example.com"}})
@@ -118,7 +125,10 @@ func (l *lab) signIn() string {
 
 func (l *lab) exchange(code string, change ...string) (int, map[string]any) {
 	l.t.Helper()
-	form := url.Values{"grant_type": {"authorization_code"}, "client_id": {"sigstore"}, "code": {code}, "redirect_uri": {"http://localhost:4321/auth/callback"}, "code_verifier": {secret}}
+	form := url.Values{
+		"grant_type": {"authorization_code"}, "client_id": {"sigstore"}, "code": {code},
+		"redirect_uri": {"http://localhost:4321/auth/callback"}, "code_verifier": {secret},
+	}
 	for i := 0; i+1 < len(change); i += 2 {
 		form.Set(change[i], change[i+1])
 	}
@@ -159,14 +169,16 @@ func TestCodeFlow(t *testing.T) {
 	if status != 200 {
 		t.Fatalf("%d %v", status, out)
 	}
-	if c := l.claims(token); c["email"] != "alice@example.com" || c["email_verified"] != true || c["nonce"] != "no" || c["iss"] != l.url || c["aud"] != "sigstore" {
+	if c := l.claims(token); c["email"] != "alice@example.com" || c["email_verified"] != true || c["nonce"] != "no" ||
+		c["iss"] != l.url || c["aud"] != "sigstore" {
 		t.Errorf("claims %v", c)
 	}
 	if status, out := l.exchange(code); status != 400 || out["error"] != "invalid_grant" {
 		t.Errorf("a code worked twice: %v", out)
 	}
 	for name, change := range map[string][]string{
-		"verifier": {"code_verifier", "wrong"}, "redirect": {"redirect_uri", "http://localhost:1/"}, "client": {"client_id", "x"}, "grant": {"grant_type", "password"},
+		"verifier": {"code_verifier", "wrong"}, "redirect": {"redirect_uri", "http://localhost:1/"},
+		"client": {"client_id", "x"}, "grant": {"grant_type", "password"},
 	} {
 		if status, _ := l.exchange(l.signIn(), change...); status != 400 {
 			t.Errorf("wrong %s: %d", name, status)
@@ -182,7 +194,8 @@ func TestCodeFlow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c := l.claims(extra); c["sub"] != "bob@example.com" || c["email_verified"] != nil || c["groups"] == nil { // the key outlives the process
+	// the key outlives the process
+	if c := l.claims(extra); c["sub"] != "bob@example.com" || c["email_verified"] != nil || c["groups"] == nil {
 		t.Errorf("claims %v", c)
 	}
 	if st, err := os.Stat(dir + "/key.json"); err != nil || st.Mode().Perm() != 0o600 {
@@ -255,10 +268,16 @@ func TestDeviceFlow(t *testing.T) {
 	if status, out := l.exchange("", grant...); status != 400 || out["error"] != "authorization_pending" {
 		t.Errorf("too early: %v", out)
 	}
-	if code, _, _ := l.do("/device", url.Values{"user_code": {"XXXX-XXXX"}, "email": {"alice@example.com"}}); code != 400 {
+	if code, _, _ := l.do("/device", url.Values{
+		"user_code": {"XXXX-XXXX"},
+		"email":     {"alice@example.com"},
+	}); code != 400 {
 		t.Errorf("wrong user code: %d", code)
 	}
-	if code, _, _ := l.do("/device", url.Values{"user_code": {strings.ToLower(d.User)}, "email": {"alice@example.com"}}); code != 200 {
+	if code, _, _ := l.do("/device", url.Values{
+		"user_code": {strings.ToLower(d.User)},
+		"email":     {"alice@example.com"},
+	}); code != 200 {
 		t.Errorf("user code: %d", code)
 	}
 	status, out := l.exchange("", grant...)
@@ -276,15 +295,19 @@ func TestRefusals(t *testing.T) {
 	t.Parallel()
 	l := start(t, t.TempDir())
 	for name, change := range map[string][]string{
-		"other host": {"redirect_uri", "http://evil.example.com/"}, "https": {"redirect_uri", "https://localhost/"}, "user": {"redirect_uri", "http://localhost@evil.example.com/"},
-		"loopback as a label": {"redirect_uri", "http://localhost.evil.example.com/"}, "script": {"redirect_uri", "javascript:alert(1)"}, "none": {"redirect_uri", ""},
-		"client": {"client_id", "x"}, "no PKCE": {"code_challenge", ""}, "plain PKCE": {"code_challenge_method", "plain"}, "implicit": {"response_type", "id_token"},
+		"other host": {"redirect_uri", "http://evil.example.com/"}, "https": {"redirect_uri", "https://localhost/"},
+		"user":                {"redirect_uri", "http://localhost@evil.example.com/"},
+		"loopback as a label": {"redirect_uri", "http://localhost.evil.example.com/"},
+		"script":              {"redirect_uri", "javascript:alert(1)"}, "none": {"redirect_uri", ""},
+		"client": {"client_id", "x"}, "no PKCE": {"code_challenge", ""},
+		"plain PKCE": {"code_challenge_method", "plain"}, "implicit": {"response_type", "id_token"},
 	} {
 		path := "/authorize?" + query(change...).Encode()
 		if code, _, _ := l.do(path, nil); code != 400 {
 			t.Errorf("%s: GET %d", name, code)
 		}
-		if code, h, _ := l.do(path, url.Values{"email": {"alice@example.com"}}); code != 400 || h.Get("Location") != "" {
+		if code, h, _ := l.do(path, url.Values{"email": {"alice@example.com"}}); code != 400 ||
+			h.Get("Location") != "" {
 			t.Errorf("%s: POST %d %v", name, code, h)
 		}
 	}
@@ -315,14 +338,16 @@ func FuzzAuthorize(f *testing.F) {
 	f.Add("http://[::1]:99/x?y=z")
 	f.Add("//evil.example.com")
 	f.Fuzz(func(t *testing.T, to string) {
-		r := httptest.NewRequest(http.MethodPost, "/authorize?"+query("redirect_uri", to).Encode(), strings.NewReader("email=a@example.com"))
+		r := httptest.NewRequest(http.MethodPost, "/authorize?"+query("redirect_uri", to).Encode(),
+			strings.NewReader("email=a@example.com"))
 		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		r.Host = "localhost"
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, r)
 		if loc := w.Header().Get("Location"); loc != "" {
 			u, err := url.Parse(loc)
-			if err != nil || u.Scheme != "http" || u.Hostname() != "localhost" && !strings.HasPrefix(u.Hostname(), "127.") && !strings.Contains(u.Hostname(), ":") {
+			if err != nil || u.Scheme != "http" || u.Hostname() != "localhost" &&
+				!strings.HasPrefix(u.Hostname(), "127.") && !strings.Contains(u.Hostname(), ":") {
 				t.Errorf("%q leads to %q", to, loc)
 			}
 		}

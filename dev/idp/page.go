@@ -25,7 +25,8 @@ var (
 <form method="post" action="{{.Action}}">{{if .Device}}<label for="c">Code on the device</label><input id="c" name="user_code" value="{{.Code}}" required autocomplete="off">{{end}}
 <label for="e">E-mail address</label><input id="e" name="email" type="email" required autofocus autocomplete="email" placeholder="alice@example.com">
 <button>Sign in</button></form></main></html>`))
-	textTemplate = template.Must(template.New("text").Parse(frame + `<main><h1>{{.Title}}</h1><p>{{.Text}}</p>{{with .Code}}<p><code>{{.}}</code></p>{{end}}</main></html>`))
+	textTemplate = template.Must(template.New("text").Parse(frame +
+		`<main><h1>{{.Title}}</h1><p>{{.Text}}</p>{{with .Code}}<p><code>{{.}}</code></p>{{end}}</main></html>`))
 )
 
 type textPage struct{ Title, Text, Code string }
@@ -51,7 +52,10 @@ func showError(w http.ResponseWriter, text string) {
 }
 
 func showCode(w http.ResponseWriter, code string) {
-	page{http.StatusOK, textTemplate, textPage{Title: "Signed in", Text: "Copy this code into the program that asked for it:", Code: code}}.show(w)
+	page{http.StatusOK, textTemplate, textPage{
+		Title: "Signed in",
+		Text:  "Copy this code into the program that asked for it:", Code: code,
+	}}.show(w)
 }
 
 func showDone(w http.ResponseWriter) {

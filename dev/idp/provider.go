@@ -80,7 +80,10 @@ func New(o Options) (*Provider, error) {
 		return nil, err
 	}
 	p.public.KeyID = fmt.Sprintf("%x", thumb[:8])
-	p.signer, err = jose.NewSigner(jose.SigningKey{Algorithm: jose.RS256, Key: jose.JSONWebKey{Key: p.key, KeyID: p.public.KeyID}},
+	p.signer, err = jose.NewSigner(jose.SigningKey{
+		Algorithm: jose.RS256,
+		Key:       jose.JSONWebKey{Key: p.key, KeyID: p.public.KeyID},
+	},
 		(&jose.SignerOptions{}).WithType("JWT"))
 	return p, err
 }
@@ -168,7 +171,8 @@ func loopbackOnly(next http.Handler) http.Handler {
 			return
 		}
 		h := w.Header()
-		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'")
+		h.Set("Content-Security-Policy",
+			"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'")
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Cache-Control", "no-store")

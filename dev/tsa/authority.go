@@ -1,8 +1,8 @@
 // Package tsa is the timestamp authority of "mayfly dev" (RFC 3161): it signs the time at which it received a digest,
 // so that a signature still verifies after its certificate has expired.
 //
-// The time is the time of this machine. The authority MUST be used for development only: its clock is not monitored, and
-// its key is in a file.
+// The time is the time of this machine. The authority MUST be used for development only: its clock is not monitored,
+// and its key is in a file.
 package tsa
 
 import (
@@ -100,7 +100,8 @@ func (a *Authority) open(dir string) (found bool, err error) {
 	}
 	if a.key == nil || len(a.chain) != 2 || !a.key.PublicKey.Equal(a.chain[0].PublicKey) {
 		return false,
-			fmt.Errorf("%s does not contain a key and its chain; restore it, or remove it to create a new authority", dir)
+			fmt.Errorf("%s does not contain a key and its chain; restore it, or remove it to create a new authority",
+				dir)
 	}
 	return true, nil
 }
@@ -119,8 +120,9 @@ func (a *Authority) create(dir string) error {
 	}
 	from := a.now().Add(-time.Hour).UTC().Truncate(time.Second)
 	root := &x509.Certificate{
-		SerialNumber: serial(), NotBefore: from, NotAfter: from.Add(life), BasicConstraintsValid: true, IsCA: true, KeyUsage: x509.KeyUsageCertSign,
-		Subject: pkix.Name{Organization: []string{"mayfly dev"}, CommonName: "mayfly dev timestamp root"},
+		SerialNumber: serial(), NotBefore: from, NotAfter: from.Add(life), BasicConstraintsValid: true, IsCA: true,
+		KeyUsage: x509.KeyUsageCertSign,
+		Subject:  pkix.Name{Organization: []string{"mayfly dev"}, CommonName: "mayfly dev timestamp root"},
 	}
 	purpose, err := asn1.Marshal([]asn1.ObjectIdentifier{{1, 3, 6, 1, 5, 5, 7, 3, 8}})
 	if err != nil {

@@ -69,17 +69,22 @@ func TestStamp(t *testing.T) {
 	}
 	s := httptest.NewServer(a.Handler())
 	defer s.Close()
-	code, reply := post(t, s.URL, queryType, query(t, timestamp.RequestOptions{Hash: crypto.SHA256, Certificates: true}))
+	code, reply := post(t, s.URL, queryType, query(t,
+		timestamp.RequestOptions{Hash: crypto.SHA256, Certificates: true}))
 	stamp, err := timestamp.ParseResponse(reply)
 	if err != nil || code != http.StatusCreated {
 		t.Fatal(code, err)
 	}
-	if sum := sha256.Sum256([]byte("hello")); !bytes.Equal(stamp.HashedMessage, sum[:]) || time.Since(stamp.Time).Abs() > time.Minute {
+	if sum := sha256.Sum256([]byte("hello")); !bytes.Equal(stamp.HashedMessage, sum[:]) ||
+		time.Since(stamp.Time).Abs() > time.Minute {
 		t.Errorf("%x at %s", stamp.HashedMessage, stamp.Time)
 	}
 	roots := x509.NewCertPool()
 	roots.AddCert(a.Chain()[1])
-	if _, err := stamp.Certificates[0].Verify(x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageTimeStamping}}); err != nil {
+	if _, err := stamp.Certificates[0].Verify(x509.VerifyOptions{
+		Roots:     roots,
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageTimeStamping},
+	}); err != nil {
 		t.Error(err)
 	}
 	for _, x := range a.Chain()[0].Extensions {
@@ -124,7 +129,8 @@ func TestRefuses(t *testing.T) {
 		"garbage":        {queryType, []byte("garbage"), http.StatusCreated},
 		"more behind it": {queryType, append(bytes.Clone(good), 0), http.StatusCreated},
 		"SHA-1":          {queryType, query(t, timestamp.RequestOptions{Hash: crypto.SHA1}), http.StatusCreated},
-		"other policy":   {queryType, query(t, timestamp.RequestOptions{Hash: crypto.SHA256, TSAPolicyOID: []int{1, 2, 3}}), http.StatusCreated},
+		"other policy": {queryType, query(t,
+			timestamp.RequestOptions{Hash: crypto.SHA256, TSAPolicyOID: []int{1, 2, 3}}), http.StatusCreated},
 	} {
 		code, reply := post(t, s.URL, c.kind, c.body)
 		if code != c.code {

@@ -122,7 +122,8 @@ func TestDamaged(t *testing.T) {
 		},
 		"no END": {
 			one + strings.Replace(two, "-----END CERTIFICATE-----\n", "", 1),
-			fmt.Sprintf("line %d: the \"CERTIFICATE\" block that begins on line %d has no END line: the file is truncated", n, n),
+			fmt.Sprintf("line %d: the \"CERTIFICATE\" block that begins on line %d has no END line: "+
+				"the file is truncated", n, n),
 		},
 		"no END in the middle": {
 			strings.Replace(one, "-----END CERTIFICATE-----\n", "", 1) + two,

@@ -23,7 +23,8 @@ type Source struct {
 // Typed returns a source with a secret that a person typed. It exists in the memory of this process alone.
 func Typed(value []byte) *Source { return &Source{typed: &value} }
 
-// Check finds what is wrong with s without looking for the secret. A nil Source is none. Its errors are [fault.Setting] values.
+// Check finds what is wrong with s without looking for the secret. A nil Source is none. Its errors are [fault.Setting]
+// values.
 func (s *Source) Check() error {
 	if s != nil && s.typed == nil && (s.Env == "") == (s.File == "") {
 		return fault.BadSetting("exactly one of env and file must be set", "write {env: NAME} or {file: PATH}")
@@ -53,7 +54,8 @@ func (s *Source) Read() ([]byte, error) {
 	}
 	v := os.Getenv(s.Env)
 	if v == "" {
-		return nil, fault.BadSetting(fmt.Sprintf("the environment variable %s is not set or empty", s.Env), "set it for this process", "env")
+		return nil, fault.BadSetting(fmt.Sprintf("the environment variable %s is not set or empty", s.Env),
+			"set it for this process", "env")
 	}
 	return []byte(v), nil
 }

@@ -37,7 +37,8 @@ func TestRead(t *testing.T) { //nolint:paralleltest // it sets the environment
 		"no file":                {&secret.Source{File: filepath.Join(dir, "nothing")}, "", "no such file"},
 	} {
 		got, err := c.source.Read()
-		if string(got) != c.want || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
+		if string(got) != c.want || (err == nil) != (c.err == "") ||
+			err != nil && !strings.Contains(err.Error(), c.err) {
 			t.Errorf("%s: %q, %v", name, got, err)
 		}
 	}
@@ -48,7 +49,13 @@ func TestCheck(t *testing.T) {
 	for _, c := range []struct {
 		source *secret.Source
 		ok     bool
-	}{{nil, true}, {&secret.Source{Env: "A"}, true}, {&secret.Source{File: "a"}, true}, {&secret.Source{}, false}, {&secret.Source{Env: "A", File: "a"}, false}} {
+	}{
+		{nil, true},
+		{&secret.Source{Env: "A"}, true},
+		{&secret.Source{File: "a"}, true},
+		{&secret.Source{}, false},
+		{&secret.Source{Env: "A", File: "a"}, false},
+	} {
 		if err := c.source.Check(); (err == nil) != c.ok {
 			t.Errorf("%+v: %v", c.source, err)
 		}

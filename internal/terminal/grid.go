@@ -127,7 +127,8 @@ func (g *Grid) fit(width int) (columns []gridColumn, left []string) {
 		columns = slices.DeleteFunc(columns, func(c gridColumn) bool { return g.Head[c.at] == head })
 		left = append(left, head)
 	}
-	for least := foldedMin; total(columns, func(c gridColumn) int { return c.narrow }) > width && least >= leastMin; least-- {
+	for least := foldedMin; total(columns, func(c gridColumn) int { return c.narrow }) > width &&
+		least >= leastMin; least-- {
 		for i := range columns {
 			columns[i].narrow = min(columns[i].narrow, least)
 		}

@@ -80,7 +80,8 @@ func folded(s string, width int) []string {
 		at, skip := width, 0
 		if i := lastIndex(text[:width+1], func(r rune) bool { return r == ' ' }); i > 0 {
 			at, skip = i, 1
-		} else if i := lastIndex(text[:width], func(r rune) bool { return strings.ContainsRune("/,;:=&?@.-", r) }); i >= width/3 {
+		} else if i := lastIndex(text[:width],
+			func(r rune) bool { return strings.ContainsRune("/,;:=&?@.-", r) }); i >= width/3 {
 			at = i + 1
 		}
 		out = append(out, rendered(text[:at]))
@@ -111,7 +112,8 @@ func cut(s string, width int) string {
 
 // isDigest reports whether a cell is a long hexadecimal number, which may be shortened for people.
 func isDigest(cell string) bool {
-	return visible(cell) > wideCell && strings.IndexFunc(cell, func(r rune) bool { return !strings.ContainsRune("0123456789abcdefABCDEF:", r) }) < 0
+	return visible(cell) > wideCell && strings.IndexFunc(cell,
+		func(r rune) bool { return !strings.ContainsRune("0123456789abcdefABCDEF:", r) }) < 0
 }
 
 // Flow prints a paragraph. On a terminal the text is broken at spaces, and all lines but the first are indented.

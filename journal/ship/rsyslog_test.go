@@ -49,11 +49,13 @@ action(type="omfile" file=%q template="line")
 	long := intent(1)
 	long.Text = strings.Repeat("é\x00", 4_000)
 	must(t, j.Append(t.Context(), long))
-	eventually(t, "the receiver has everything", func() bool { return gauge(t, j, "mayfly_journal_copy_lag_records") == 0 })
+	eventually(t, "the receiver has everything",
+		func() bool { return gauge(t, j, "mayfly_journal_copy_lag_records") == 0 })
 	shut(t, j, 0)
 	want, err := os.ReadFile(path)
 	must(t, err)
-	eventually(t, "it is written", func() bool { got, err := os.ReadFile(out); return err == nil && len(got) >= len(want) })
+	eventually(t, "it is written",
+		func() bool { got, err := os.ReadFile(out); return err == nil && len(got) >= len(want) })
 	got, err := os.ReadFile(out)
 	must(t, err)
 	if string(got) != string(want) {

@@ -129,7 +129,10 @@ func TestSyslog(t *testing.T) {
 				srv := httptest.NewTLSServer(nil) // for its certificate
 				defer srv.Close()
 				roots = filepath.Join(t.TempDir(), "roots.pem")
-				must(t, os.WriteFile(roots, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}), 0o600))
+				must(t, os.WriteFile(roots, pem.EncodeToMemory(&pem.Block{
+					Type:  "CERTIFICATE",
+					Bytes: srv.Certificate().Raw,
+				}), 0o600))
 				l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: srv.TLS.Certificates})
 				must(t, err)
 				got.accept(t, l, &wait)
@@ -251,7 +254,8 @@ func TestSyslogOutage(t *testing.T) {
 	stop = listen()
 	defer func() { stop() }()
 	write(j, 50)
-	eventually(t, "the copy catches up again", func() bool { return gauge(t, j, "mayfly_journal_copy_lag_records") == 0 })
+	eventually(t, "the copy catches up again",
+		func() bool { return gauge(t, j, "mayfly_journal_copy_lag_records") == 0 })
 	shut(t, j, 0)
 	last, err := journal.Last(c.File)
 	must(t, err)
@@ -302,7 +306,8 @@ func (c *collector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c.mu.Unlock()
-	if r.URL.Path != "/v1/logs" || r.Header.Get("Content-Type") != "application/json" || r.Header.Get("X-Key") != "canary-header" {
+	if r.URL.Path != "/v1/logs" || r.Header.Get("Content-Type") != "application/json" ||
+		r.Header.Get("X-Key") != "canary-header" {
 		c.t.Errorf("%s %v", r.URL, r.Header)
 	}
 	body, err := io.ReadAll(r.Body)
@@ -314,12 +319,14 @@ func (c *collector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		c.t.Error(err)
 		return
 	}
-	if a := in.GetResourceLogs()[0].GetResource().GetAttributes(); len(a) != 1 || a[0].GetKey() != "service.name" || a[0].GetValue().GetStringValue() != "mayfly" {
+	if a := in.GetResourceLogs()[0].GetResource().GetAttributes(); len(a) != 1 || a[0].GetKey() != "service.name" ||
+		a[0].GetValue().GetStringValue() != "mayfly" {
 		c.t.Errorf("resource %v", a)
 	}
 	for _, l := range in.GetResourceLogs()[0].GetScopeLogs()[0].GetLogRecords() {
 		rec, err := journal.ParseRecord([]byte(l.GetBody().GetStringValue()))
-		if err != nil || l.GetTimeUnixNano() != uint64(rec.Time.UnixNano()) || l.GetSeverityNumber() == 0 || l.GetAttributes()[0].GetValue().GetStringValue() != fmt.Sprint(rec.Seq) {
+		if err != nil || l.GetTimeUnixNano() != uint64(rec.Time.UnixNano()) || l.GetSeverityNumber() == 0 ||
+			l.GetAttributes()[0].GetValue().GetStringValue() != fmt.Sprint(rec.Seq) {
 			c.t.Errorf("%v: %v", err, l)
 		}
 		c.add(l.GetBody().GetStringValue())
@@ -338,7 +345,8 @@ func TestOTLP(t *testing.T) { //nolint:paralleltest // it sets the environment
 	srv := httptest.NewTLSServer(c)
 	defer srv.Close()
 	roots := filepath.Join(t.TempDir(), "roots.pem")
-	must(t, os.WriteFile(roots, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}), 0o600))
+	must(t, os.WriteFile(roots, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}),
+		0o600))
 	cfg := journal.Config{
 		File:   filepath.Join(t.TempDir(), "journal.jsonl"),
 		Config: ship.Config{OTLP: c.config(srv.URL)},

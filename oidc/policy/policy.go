@@ -96,7 +96,8 @@ func Compile(c Config) (*Policy, error) {
 				"tests", strconv.Itoa(i), "expect"))
 		}
 		if t.Rule != "" && !seen[t.Rule] {
-			errs = append(errs, fault.BadSetting(fmt.Sprintf("the rule %q does not exist", t.Rule), "write the name of a rule",
+			errs = append(errs, fault.BadSetting(fmt.Sprintf("the rule %q does not exist", t.Rule),
+				"write the name of a rule",
 				"tests", strconv.Itoa(i), "rule"))
 		}
 	}

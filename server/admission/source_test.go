@@ -53,7 +53,8 @@ func TestForwarded(t *testing.T) {
 		{"10.0.0.1", []string{"203.0.113.9, , 10.0.0.8"}, "10.0.0.8"},
 		{"10.0.0.1", []string{"203.0.113.9" + strings.Repeat(", 10.0.0.8", 40)}, "10.0.0.8"},
 	} {
-		if got := p.Client(netip.MustParseAddr(c.peer), c.forwarded, false); got.Unmap() != netip.MustParseAddr(c.want) {
+		if got := p.Client(netip.MustParseAddr(c.peer), c.forwarded,
+			false); got.Unmap() != netip.MustParseAddr(c.want) {
 			t.Errorf("%s, %q: %s, want %s", c.peer, c.forwarded, got, c.want)
 		}
 	}

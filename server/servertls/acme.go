@@ -177,6 +177,7 @@ func (m *manager) status() Status {
 // challengeConfig answers a connection of the CA (RFC 8737 §3). Such a connection presents no client certificate.
 func (s *Source) challengeConfig() *tls.Config {
 	return &tls.Config{
-		MinVersion: tls.VersionTLS12, NextProtos: []string{acme.ALPNProto}, GetCertificate: s.manager.auto.GetCertificate,
+		MinVersion: tls.VersionTLS12, NextProtos: []string{acme.ALPNProto},
+		GetCertificate: s.manager.auto.GetCertificate,
 	}
 }

@@ -1,8 +1,8 @@
 // Package servertls has the TLS of listeners: the certificate of the server, from files that are read again when they
 // change, from an ACME CA, or made by itself, and the CA certificates of clients.
 //
-// A certificate that cannot be used MUST NOT replace one that works: a damaged file, a key of another certificate, and a
-// certificate that is no longer valid are reported, and the pair before them is served.
+// A certificate that cannot be used MUST NOT replace one that works: a damaged file, a key of another certificate, and
+// a certificate that is no longer valid are reported, and the pair before them is served.
 package servertls
 
 import (

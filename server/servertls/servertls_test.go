@@ -95,7 +95,8 @@ func (a *authority) leaf(name string, change func(*x509.Certificate)) (certifica
 func (a *authority) write(certificate, key []byte) servertls.Config {
 	a.Helper()
 	c := servertls.Config{Certificate: filepath.Join(a.dir, "tls.crt"), Key: filepath.Join(a.dir, "tls.key")}
-	if err := errors.Join(os.WriteFile(c.Certificate, certificate, 0o600), os.WriteFile(c.Key, key, 0o600)); err != nil {
+	if err := errors.Join(os.WriteFile(c.Certificate, certificate, 0o600),
+		os.WriteFile(c.Key, key, 0o600)); err != nil {
 		a.Fatal(err)
 	}
 	return c
@@ -115,7 +116,9 @@ func TestResumption(t *testing.T) {
 }
 
 // handshake connects to a server with the source, and returns the state of the connection or the error of either side.
-func handshake(t *testing.T, s *servertls.Source, p servertls.Protocols, client *tls.Config) (tls.ConnectionState, error) {
+func handshake(t *testing.T, s *servertls.Source, p servertls.Protocols,
+	client *tls.Config,
+) (tls.ConnectionState, error) {
 	t.Helper()
 	return connect(t, s.Config(p), client)
 }

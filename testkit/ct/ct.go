@@ -222,7 +222,10 @@ func leafOf(chain [][]byte, kind cttypes.LogEntryType, now time.Time) (*cttypes.
 
 func (l *Log) answer(w http.ResponseWriter, leaf *cttypes.MerkleTreeLeaf, fault Fault) {
 	spoil(leaf, fault)
-	sct := cttypes.SignedCertificateTimestamp{SCTVersion: cttypes.V1, Timestamp: leaf.TimestampedEntry.Timestamp, Extensions: l.o.Extensions}
+	sct := cttypes.SignedCertificateTimestamp{
+		SCTVersion: cttypes.V1, Timestamp: leaf.TimestampedEntry.Timestamp,
+		Extensions: l.o.Extensions,
+	}
 	sct.LogID.KeyID = sha256.Sum256(l.spki)
 	leaf.TimestampedEntry.Extensions = sct.Extensions
 	input, err := cttypes.SerializeSCTSignatureInput(sct, cttypes.LogEntry{Leaf: *leaf})

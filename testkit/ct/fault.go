@@ -71,7 +71,8 @@ func Faults() []Fault {
 		BadSignature, OtherLog, OtherPrecert, OtherIssuer, X509Entry, Version2, Future, Past, Replay,
 		UnsignedExtensions,
 		Garbage, HTML, EmptyObject, Huge, Trailing, TrailingBytes, Redirect, SeeOther, Error400, Error404, Error408,
-		TooMany, TooManyShort, TooManyHuge, TooManyPast, TooManyDate, Error500, Error502, Error503, Error503Long, Error504,
+		TooMany, TooManyShort, TooManyHuge, TooManyPast, TooManyDate, Error500, Error502, Error503,
+		Error503Long, Error504,
 		Hang, HangInBody, SlowLoris, Reset, ResetAfter, UnknownRoot, Closed,
 	}
 }

@@ -16,7 +16,8 @@ import (
 	"github.com/transparency-dev/merkle/rfc6962"
 )
 
-// Static writes a static-ct log (c2sp.org/static-ct-api) into a directory, tile by tile. It shares no code with the product.
+// Static writes a static-ct log (c2sp.org/static-ct-api) into a directory, tile by tile. It shares no code with the
+// product.
 type Static struct {
 	Dir, Origin string
 	Key         *ecdsa.PrivateKey
@@ -150,11 +151,15 @@ func (s *Static) Publish() error {
 		if len(row) == 0 {
 			continue
 		}
-		if err := s.write(fmt.Sprintf("tile/%d/%s.p/%d", level, number(uint64(s.counts[level])), len(row)), join(row)); err != nil {
+		if err := s.write(fmt.Sprintf("tile/%d/%s.p/%d", level, number(uint64(s.counts[level])), len(row)),
+			join(row)); err != nil {
 			return err
 		}
 	}
-	return s.write("checkpoint", Checkpoint(CheckpointOptions{Origin: s.Origin, Key: s.Key, Size: s.size, Root: s.Root(), Now: s.Now()}))
+	return s.write("checkpoint", Checkpoint(CheckpointOptions{
+		Origin: s.Origin, Key: s.Key, Size: s.size,
+		Root: s.Root(), Now: s.Now(),
+	}))
 }
 
 // Size returns the number of entries.
@@ -206,7 +211,8 @@ func Checkpoint(o CheckpointOptions) []byte {
 	blob = append(blob, at...)
 	blob = append(blob, 4, 3, byte(len(signature)>>8), byte(len(signature)))
 	blob = append(blob, signature...)
-	return fmt.Appendf(nil, "%s\n%d\n%s\n\n— %s %s\n", o.Origin, o.Size, base64.StdEncoding.EncodeToString(o.Root), o.Origin,
+	return fmt.Appendf(nil, "%s\n%d\n%s\n\n— %s %s\n", o.Origin, o.Size,
+		base64.StdEncoding.EncodeToString(o.Root), o.Origin,
 		base64.StdEncoding.EncodeToString(blob))
 }
 

@@ -35,7 +35,10 @@ func (t *tree) add(leaf *cttypes.MerkleTreeLeaf, chain [][]byte) error {
 	}
 	var extra []byte
 	if leaf.TimestampedEntry.EntryType == cttypes.PrecertLogEntryType {
-		extra, err = tls.Marshal(cttypes.PrecertChainEntry{PreCertificate: cttypes.ASN1Cert{Data: chain[0]}, CertificateChain: certs})
+		extra, err = tls.Marshal(cttypes.PrecertChainEntry{
+			PreCertificate:   cttypes.ASN1Cert{Data: chain[0]},
+			CertificateChain: certs,
+		})
 	} else {
 		extra, err = tls.Marshal(cttypes.CertificateChain{Entries: certs})
 	}
@@ -56,7 +59,10 @@ func (t *tree) sth(l *Log) any {
 	if l.fault == ForgedHead {
 		key, _ = ecdsa.GenerateKey(elliptic.P256(), rand.Reader) //nolint:errcheck // a machine without randomness runs no tests
 	}
-	head := cttypes.SignedTreeHead{TreeSize: m.Size(), Timestamp: uint64(l.clock().UnixMilli()), SHA256RootHash: cttypes.SHA256Hash(m.Hash())}
+	head := cttypes.SignedTreeHead{
+		TreeSize: m.Size(), Timestamp: uint64(l.clock().UnixMilli()),
+		SHA256RootHash: cttypes.SHA256Hash(m.Hash()),
+	}
 	input, err := cttypes.SerializeSTHSignatureInput(head)
 	if err != nil {
 		panic(err) // the only supported version cannot fail

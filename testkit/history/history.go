@@ -85,12 +85,14 @@ type template struct {
 func newTemplate(p *pki.PKI) (*template, error) {
 	serial := new(big.Int).SetBytes(append([]byte{0x5a}, make([]byte, 19)...))
 	c := &x509.Certificate{
-		SerialNumber: serial, NotBefore: time.Now(), NotAfter: time.Now().Add(10 * time.Minute), KeyUsage: x509.KeyUsageDigitalSignature,
+		SerialNumber: serial, NotBefore: time.Now(), NotAfter: time.Now().Add(10 * time.Minute),
+		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}, EmailAddresses: []string{"release@example.com"},
 	}
 	for i := range 16 { // as many as in the certificate of a CI job
 		c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{
-			Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, 8 + i}, Value: []byte("\x0c\x28https://ci.example.com/group/project/-/1"),
+			Id:    asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, 8 + i},
+			Value: []byte("\x0c\x28https://ci.example.com/group/project/-/1"),
 		})
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -105,7 +107,10 @@ func newTemplate(p *pki.PKI) (*template, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &template{tbs: leaf.RawTBSCertificate, der: der, keyHash: sha256.Sum256(p.Intermediate.RawSubjectPublicKeyInfo)}
+	t := &template{
+		tbs: leaf.RawTBSCertificate, der: der,
+		keyHash: sha256.Sum256(p.Intermediate.RawSubjectPublicKeyInfo),
+	}
 	t.tbsSerial = indexOf(t.tbs, serial.Bytes())
 	t.derSerial = indexOf(t.der, serial.Bytes())
 	return t, nil
@@ -216,8 +221,9 @@ func (c certificate) record(t *template, k journal.Kind) journal.Record {
 	return journal.Record{
 		Kind: k, RequestID: hex.EncodeToString(c.tbsSum[:8]), Transport: "grpc", Source: "192.0.2.17",
 		Issuer:  "https://token.actions.example.com",
-		Subject: "repo:example/project:ref:refs/heads/main", SAN: "https://ci.example.com/example/project/.ci/release.yml@refs/heads/main",
-		Entry: "https://token.actions.example.com", Config: hex.EncodeToString(c.tbsSum[:]),
+		Subject: "repo:example/project:ref:refs/heads/main",
+		SAN:     "https://ci.example.com/example/project/.ci/release.yml@refs/heads/main",
+		Entry:   "https://token.actions.example.com", Config: hex.EncodeToString(c.tbsSum[:]),
 		ProviderKey: "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs",
 		Key:         hex.EncodeToString(c.tbsSum[:]), KeyType: "ecdsa-sha2-256-nistp256",
 		IssuerKey: hex.EncodeToString(t.keyHash[:]),

@@ -89,7 +89,10 @@ func New(t testing.TB, o Options) *Provider {
 	p.server = httptest.NewUnstartedServer(h)
 	p.server.Config.ErrorLog = log.New(io.Discard, "", 0) // tests disconnect on purpose
 	if o.Clients != nil {
-		p.server.TLS = &tls.Config{ClientCAs: o.Clients, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS12}
+		p.server.TLS = &tls.Config{
+			ClientCAs: o.Clients, ClientAuth: tls.RequireAndVerifyClientCert,
+			MinVersion: tls.VersionTLS12,
+		}
 	}
 	if o.TLS {
 		p.server.StartTLS()
@@ -165,7 +168,8 @@ type Signing struct {
 
 // Token signs claims, or panics.
 func (s Signing) Token(claims map[string]any) string {
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: s.Alg, Key: jose.JSONWebKey{Key: s.Key, KeyID: s.KeyID}}, nil)
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: s.Alg, Key: jose.JSONWebKey{Key: s.Key, KeyID: s.KeyID}},
+		nil)
 	if err != nil {
 		panic(err)
 	}
@@ -255,12 +259,14 @@ func (p *Provider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if strings.HasSuffix(r.URL.Path, "/.well-known/openid-configuration") {
 		_ = json.NewEncoder(w).Encode(map[string]any{
-			"issuer": issuer, "jwks_uri": p.server.URL + "/keys", "id_token_signing_alg_values_supported": []string{"ES256", "RS256"},
+			"issuer": issuer, "jwks_uri": p.server.URL + "/keys",
+			"id_token_signing_alg_values_supported": []string{"ES256", "RS256"},
 		})
 		return
 	}
 	// The Kubernetes API server does the same: the key set has its own media type, and the client must accept it.
-	if accept := r.Header.Get("Accept"); accept != "" && !strings.Contains(accept, "application/jwk-set+json") && !strings.Contains(accept, "*/*") {
+	if accept := r.Header.Get("Accept"); accept != "" && !strings.Contains(accept, "application/jwk-set+json") &&
+		!strings.Contains(accept, "*/*") {
 		http.Error(w, "only application/jwk-set+json", http.StatusNotAcceptable)
 		return
 	}

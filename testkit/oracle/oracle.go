@@ -61,7 +61,8 @@ func (e Expect) fields(c *x509.Certificate) error {
 	}
 	issuer := e.Chain[0]
 	must(c.Version == 3, "version")
-	must(c.SerialNumber.Sign() > 0 && len(c.SerialNumber.Bytes()) <= 20 && c.SerialNumber.BitLen() >= 64, "serial number")
+	must(c.SerialNumber.Sign() > 0 && len(c.SerialNumber.Bytes()) <= 20 &&
+		c.SerialNumber.BitLen() >= 64, "serial number")
 	must(bytes.Equal(c.RawIssuer, issuer.RawSubject), "issuer")
 	must(bytes.Equal(c.RawSubject, []byte{0x30, 0}), "subject is not empty")
 	must(bytes.Equal(c.RawSubjectPublicKeyInfo, e.SPKI), "public key")
@@ -69,7 +70,8 @@ func (e Expect) fields(c *x509.Certificate) error {
 	must(!c.NotBefore.After(e.Now) && e.Now.Sub(c.NotBefore) <= time.Minute, "notBefore")
 	must(!c.NotAfter.After(issuer.NotAfter), "outlives its issuer")
 	must(c.KeyUsage == x509.KeyUsageDigitalSignature, "key usage")
-	must(slices.Equal(c.ExtKeyUsage, []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}) && len(c.UnknownExtKeyUsage) == 0, "extended key usage")
+	must(slices.Equal(c.ExtKeyUsage, []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}) && len(c.UnknownExtKeyUsage) == 0,
+		"extended key usage")
 	must(!c.BasicConstraintsValid, "basic constraints")
 	must(bytes.Equal(c.AuthorityKeyId, issuer.SubjectKeyId), "authority key identifier")
 	var spki struct {
@@ -94,7 +96,8 @@ func (e Expect) fields(c *x509.Certificate) error {
 		must(otherName(c) == e.OtherName, "otherName")
 		c.UnhandledCriticalExtensions = nil // the SAN, which was checked above
 	}
-	must(slices.Equal(c.EmailAddresses, wantEmail) && slices.Equal(uris, wantURI) && len(c.DNSNames)+len(c.IPAddresses) == 0, "subject alternative name")
+	must(slices.Equal(c.EmailAddresses, wantEmail) && slices.Equal(uris, wantURI) &&
+		len(c.DNSNames)+len(c.IPAddresses) == 0, "subject alternative name")
 	return errors.Join(errs...)
 }
 
@@ -194,7 +197,8 @@ func (e Expect) chain(c *x509.Certificate) error {
 		intermediates.AddCert(i)
 	}
 	_, err := c.Verify(x509.VerifyOptions{
-		Roots: roots, Intermediates: intermediates, CurrentTime: e.Now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
+		Roots: roots, Intermediates: intermediates, CurrentTime: e.Now,
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
 	})
 	return err
 }

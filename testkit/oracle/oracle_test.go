@@ -36,7 +36,8 @@ func issue(t *testing.T, p *pki.PKI, change func(*x509.Certificate)) (der, spki 
 	}
 	now := time.Now().UTC().Truncate(time.Second)
 	c := &x509.Certificate{
-		SerialNumber: new(big.Int).Lsh(big.NewInt(1), 100), NotBefore: now.Add(-30 * time.Second), NotAfter: now.Add(-30*time.Second + 10*time.Minute),
+		SerialNumber: new(big.Int).Lsh(big.NewInt(1), 100), NotBefore: now.Add(-30 * time.Second),
+		NotAfter: now.Add(-30*time.Second + 10*time.Minute),
 		ExtraExtensions: []pkix.Extension{
 			ext(asn1.ObjectIdentifier{2, 5, 29, 15}, true, "\x03\x02\x07\x80"),
 			ext(asn1.ObjectIdentifier{2, 5, 29, 37}, false, "\x30\x0a\x06\x08\x2b\x06\x01\x05\x05\x07\x03\x03"),
@@ -77,9 +78,12 @@ func TestOracle(t *testing.T) {
 		"future": func(c *x509.Certificate) {
 			c.NotBefore, c.NotAfter = c.NotBefore.Add(time.Hour), c.NotAfter.Add(time.Hour)
 		},
-		"key usage": value(0, "\x03\x02\x05\xa0"), "server usage": value(1, "\x30\x0a\x06\x08\x2b\x06\x01\x05\x05\x07\x03\x01"),
-		"key id": value(2, "\x04\x01\x00"), "authority": value(3, "\x30\x03\x80\x01\x00"), "other name": value(4, "\x30\x07\x81\x05b@b.c"),
-		"two names": value(4, "\x30\x0e\x81\x05a@b.c\x81\x05b@b.c"), "other issuer": value(5, "\x0c\x01j"), "no DER": value(5, "i"),
+		"key usage":    value(0, "\x03\x02\x05\xa0"),
+		"server usage": value(1, "\x30\x0a\x06\x08\x2b\x06\x01\x05\x05\x07\x03\x01"),
+		"key id":       value(2, "\x04\x01\x00"), "authority": value(3, "\x30\x03\x80\x01\x00"),
+		"other name": value(4, "\x30\x07\x81\x05b@b.c"),
+		"two names":  value(4, "\x30\x0e\x81\x05a@b.c\x81\x05b@b.c"), "other issuer": value(5, "\x0c\x01j"),
+		"no DER":       value(5, "i"),
 		"printable":    value(5, "\x13\x01i"),
 		"not critical": func(c *x509.Certificate) { c.ExtraExtensions[4].Critical = false },
 		"critical":     func(c *x509.Certificate) { c.ExtraExtensions[5].Critical = true },
@@ -88,7 +92,8 @@ func TestOracle(t *testing.T) {
 		},
 		"missing": func(c *x509.Certificate) { c.ExtraExtensions = c.ExtraExtensions[:5] },
 		"another": func(c *x509.Certificate) {
-			c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, 3}, Value: []byte{5, 0}})
+			c.ExtraExtensions = append(c.ExtraExtensions,
+				pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, 3}, Value: []byte{5, 0}})
 		},
 		"a CA": func(c *x509.Certificate) { c.BasicConstraintsValid, c.IsCA = true, true },
 	} {

@@ -86,7 +86,8 @@ func New(o Options) *PKI {
 	from := o.Now.Add(-time.Hour)
 	p := &PKI{RootKey: NewKey(o.Key)}
 	root := &x509.Certificate{
-		SerialNumber: serial(), Subject: pkix.Name{Organization: []string{"test"}, CommonName: "test root"}, NotBefore: from, NotAfter: from.Add(10 * 365 * 24 * time.Hour),
+		SerialNumber: serial(), Subject: pkix.Name{Organization: []string{"test"}, CommonName: "test root"},
+		NotBefore: from, NotAfter: from.Add(10 * 365 * 24 * time.Hour),
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, BasicConstraintsValid: true, IsCA: true,
 	}
 	if o.Root != nil {
@@ -99,8 +100,10 @@ func New(o Options) *PKI {
 	}
 	p.Key = NewKey(o.Key)
 	inter := &x509.Certificate{
-		SerialNumber: serial(), Subject: pkix.Name{Organization: []string{"test"}, CommonName: "test issuing"}, NotBefore: from, NotAfter: from.Add(5 * 365 * 24 * time.Hour),
-		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
+		SerialNumber: serial(), Subject: pkix.Name{Organization: []string{"test"}, CommonName: "test issuing"},
+		NotBefore: from, NotAfter: from.Add(5 * 365 * 24 * time.Hour),
+		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
 		BasicConstraintsValid: true, IsCA: true, MaxPathLenZero: true,
 	}
 	if o.Intermediate != nil {

@@ -34,7 +34,8 @@ func CheckSignature(certificate, issuerSPKI []byte) error {
 		return err
 	}
 	if scheme := pki.SchemeByOid(c.Algorithm.ID); scheme == nil || scheme.Name() != key.Scheme().Name() {
-		return fmt.Errorf("the certificate is signed with %s, and the key is of %s", c.Algorithm.ID, key.Scheme().Name())
+		return fmt.Errorf("the certificate is signed with %s, and the key is of %s", c.Algorithm.ID,
+			key.Scheme().Name())
 	}
 	if !key.Scheme().Verify(key, c.TBS.FullBytes, c.Signature.Bytes, nil) {
 		return fmt.Errorf("the signature of serial number %x does not verify", parsed.SerialNumber)

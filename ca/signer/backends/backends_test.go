@@ -35,7 +35,11 @@ func TestCheck(t *testing.T) {
 		selected string
 		err      string // a part of it
 	}{
-		"none":      {backends.Table{}, "", "the key backend is missing; write one of file, kms, pkcs11, tink, ephemeral"},
+		"none": {
+			backends.Table{},
+			"",
+			"the key backend is missing; write one of file, kms, pkcs11, tink, ephemeral",
+		},
 		"file":      {backends.Table{File: whole}, "file", ""},
 		"ephemeral": {backends.Table{Ephemeral: &ephemeral.Settings{}}, "ephemeral", ""},
 		"two": {

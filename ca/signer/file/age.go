@@ -44,7 +44,8 @@ func (o KeyOptions) ageIdentities() ([]age.Identity, error) {
 	}
 	if len(o.Password) == 0 {
 		return nil, &pemfile.Error{
-			Problem: "the private key is encrypted with age", Fix: "set its password, or the age identity that decrypts it",
+			Problem: "the private key is encrypted with age",
+			Fix:     "set its password, or the age identity that decrypts it",
 		}
 	}
 	id, err := age.NewScryptIdentity(string(o.Password))

@@ -145,8 +145,8 @@ func TestAge(t *testing.T) {
 	}
 }
 
-// TestAgeFile reads a file that the program age wrote: age -p -a, with the password "secure". Its work factor makes this
-// the slowest test of the package; TestAge has a wrong password.
+// TestAgeFile reads a file that the program age wrote: age -p -a, with the password "secure". Its work factor makes
+// this the slowest test of the package; TestAge has a wrong password.
 func TestAgeFile(t *testing.T) {
 	t.Parallel()
 	data := must[[]byte](t)(os.ReadFile("testdata/age/p256.password.age"))

@@ -41,7 +41,11 @@ func TestMLDSAForms(t *testing.T) {
 				Version   int
 				Algorithm struct{ ID asn1.ObjectIdentifier }
 				Private   []byte
-			}{0, struct{ ID asn1.ObjectIdentifier }{asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 3, arc}}, one.private})
+			}{
+				0,
+				struct{ ID asn1.ObjectIdentifier }{asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 3, arc}},
+				one.private,
+			})
 			if err != nil {
 				t.Fatal(err)
 			}

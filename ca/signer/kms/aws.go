@@ -164,7 +164,8 @@ func (k *awsKey) attest(ctx context.Context) (a signer.Attestation, err error) {
 	}
 	origin := answer.KeyMetadata.Origin
 	a.Evidence = map[string]string{
-		"Arn": k.arn, "Origin": string(origin), "MultiRegion": strconv.FormatBool(aws.ToBool(answer.KeyMetadata.MultiRegion)),
+		"Arn": k.arn, "Origin": string(origin),
+		"MultiRegion": strconv.FormatBool(aws.ToBool(answer.KeyMetadata.MultiRegion)),
 	}
 	a.Exportable, a.Reason = signer.ExportUnknown, fmt.Sprintf("%sOrigin=%.40s", reported, origin)
 	switch origin {
@@ -186,7 +187,8 @@ func (k *awsKey) read(ctx context.Context) error {
 		return awsError(err, "kms:GetPublicKey")
 	}
 	if answer.KeyUsage != types.KeyUsageTypeSignVerify {
-		return fmt.Errorf("the usage of the key is %s, not SIGN_VERIFY: create a key with the usage SIGN_VERIFY", answer.KeyUsage)
+		return fmt.Errorf("the usage of the key is %s, not SIGN_VERIFY: create a key with the usage SIGN_VERIFY",
+			answer.KeyUsage)
 	}
 	if k.public, err = x509.ParsePKIXPublicKey(answer.PublicKey); err != nil {
 		return unavailable(fmt.Errorf("parse the public key: %w", err))

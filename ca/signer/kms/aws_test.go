@@ -235,7 +235,8 @@ func TestAWSAttest(t *testing.T) {
 		},
 		"no permission": {
 			func(f *fakeAWS) { f.noDescribe = true }, signer.ExportUnknown,
-			"the KMS does not say: attest with the key awskms:///alias/ca: permission missing: grant kms:DescribeKey", nil,
+			"the KMS does not say: attest with the key awskms:///alias/ca: permission missing: grant kms:DescribeKey",
+			nil,
 		},
 		"another key": {
 			func(f *fakeAWS) { f.origin, f.describeARN = "AWS_KMS", awsARN+"0" }, signer.ExportUnknown,

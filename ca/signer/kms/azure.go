@@ -201,7 +201,8 @@ func (k *azureKey) attest(context.Context) (signer.Attestation, error) {
 	}
 	if k.exportable != nil && *k.exportable {
 		a.Exportable, a.Evidence["exportable"] = signer.ExportYes, "true"
-		a.Reason = fmt.Sprintf("%sexportable=true, kty=%s; the release policy of the key says to whom", reported, k.kind)
+		a.Reason = fmt.Sprintf("%sexportable=true, kty=%s; the release policy of the key says to whom", reported,
+			k.kind)
 	}
 	return a, nil
 }
@@ -245,7 +246,8 @@ func azurePublicKey(k *azkeys.JSONWebKey) (crypto.PublicKey, error) {
 		}
 		return &rsa.PublicKey{N: n, E: int(e.Int64())}, nil
 	}
-	return nil, fmt.Errorf("a key of type %.20q cannot sign certificates; create a key of type EC-HSM or RSA-HSM", *k.Kty)
+	return nil, fmt.Errorf("a key of type %.20q cannot sign certificates; create a key of type EC-HSM or RSA-HSM",
+		*k.Kty)
 }
 
 // Public implements [remote.Raw].

@@ -267,14 +267,18 @@ func TestAzureAttest(t *testing.T) {
 		want       string
 		reason     string
 	}{
-		"not said": {nil, signer.ExportNo, "reported by the KMS: exportable=false, kty=EC-HSM; whether the key was imported"},
-		"no":       {false, signer.ExportNo, "reported by the KMS: exportable=false, kty=EC-HSM"},
-		"yes":      {true, signer.ExportYes, "reported by the KMS: exportable=true, kty=EC-HSM; the release policy"},
+		"not said": {
+			nil, signer.ExportNo,
+			"reported by the KMS: exportable=false, kty=EC-HSM; whether the key was imported",
+		},
+		"no":  {false, signer.ExportNo, "reported by the KMS: exportable=false, kty=EC-HSM"},
+		"yes": {true, signer.ExportYes, "reported by the KMS: exportable=true, kty=EC-HSM; the release policy"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f := &fakeAzure{fake: newFake(t, p.Key, pki.P256), newest: azureOld, exportable: c.exportable}
-			attests(t, f.lab(), p, c.want, c.reason, "exportable", strconv.FormatBool(c.exportable == true), "kty", "EC-HSM",
+			attests(t, f.lab(), p, c.want, c.reason, "exportable",
+				strconv.FormatBool(c.exportable == true), "kty", "EC-HSM",
 				"kid", azureURL+azureOld)
 		})
 	}

@@ -224,7 +224,8 @@ func googleVersions(ctx context.Context, client *kms.KeyManagementClient, key st
 					"in the URI")
 		}
 		if !strings.HasPrefix(v.GetName(), key+"/cryptoKeyVersions/") {
-			return nil, unavailable(fmt.Errorf("the service returned a key version with the invalid name %.200q", v.GetName()))
+			return nil, unavailable(fmt.Errorf("the service returned a key version with the invalid name %.200q",
+				v.GetName()))
 		}
 		names = append(names, v.GetName())
 	}

@@ -323,7 +323,8 @@ func TestGoogleAttest(t *testing.T) {
 				": permission missing: grant cloudkms.cryptoKeyVersions.get (roles/cloudkms.viewer) on the key", nil,
 		},
 		"another version": {
-			func(f *fakeGoogle) { f.level = kmspb.ProtectionLevel_HSM; f.mode.Store(wrongNumber) }, signer.ExportUnknown,
+			func(f *fakeGoogle) { f.level = kmspb.ProtectionLevel_HSM; f.mode.Store(wrongNumber) },
+			signer.ExportUnknown,
 			"the KMS does not say: attest with the key gcpkms://" + googleName + ": the service does not work", nil,
 		},
 	} {

@@ -46,7 +46,8 @@ func (k KEK) Check() error {
 	}
 	switch {
 	case k.Vault != nil && p.name != vaultName:
-		errs = append(errs, fault.BadSetting("vault is set, but the key is in "+p.name, "remove one of them", vaultPath))
+		errs = append(errs, fault.BadSetting("vault is set, but the key is in "+p.name,
+			"remove one of them", vaultPath))
 	case k.Vault != nil && k.Vault.Version != 0:
 		errs = append(errs, fault.BadSetting("a version is set, but the ciphertext names the version that encrypted it",
 			"remove the version", vaultPath, "version"))

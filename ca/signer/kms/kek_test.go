@@ -53,7 +53,8 @@ mayfly_signer_calls_total{operation="decrypt",result="success"} 1
 		got, _, err := kek.decrypt(t.Context(), sealed, client)
 		s, ok := errors.AsType[*fault.Setting](err)
 		if got != nil || !ok || len(s.Path) == 0 || s.Path[0] != kekPath || !strings.Contains(s.Problem, want) ||
-			!strings.Contains(s.Problem, "decrypt with the key "+kek.URI) && !strings.Contains(s.Problem, "login with") ||
+			!strings.Contains(s.Problem, "decrypt with the key "+kek.URI) &&
+				!strings.Contains(s.Problem, "login with") ||
 			strings.Contains(s.Problem, "canary") {
 			t.Errorf("%s: %q, %v", what, got, err)
 		}
@@ -82,7 +83,10 @@ func TestKEKCheck(t *testing.T) {
 		kek  KEK
 		want string // the beginning; "" is no error
 	}{
-		"none":           {KEK{}, "kek: is not the URI of a key in a key management service; begin the URI with one of aws"},
+		"none": {
+			KEK{},
+			"kek: is not the URI of a key in a key management service; begin the URI with one of aws",
+		},
 		"a signing key":  {KEK{URI: "awskms:///alias/ca"}, "kek: is not the URI of a key"},
 		"AWS":            {KEK{URI: "aws-kms://" + awsKEKForTests}, ""},
 		"AWS alias":      {KEK{URI: "aws-kms://arn:aws-cn:kms:cn-north-1:111122223333:alias/kek"}, ""},
@@ -95,9 +99,15 @@ func TestKEKCheck(t *testing.T) {
 		"Vault":          {KEK{URI: "hashivault://kek"}, ""},
 		"Vault path":     {KEK{URI: "hashivault://transit/kek"}, "kek: is not hashivault://KEY"},
 		"version":        {bao(Vault{Version: 2}), "vault.version: a version is set"},
-		"no TLS":         {bao(Vault{Address: "http://bao.example:8200"}), "vault.address: tokens would be sent without TLS"},
-		"elsewhere":      {KEK{URI: google, Vault: &Vault{}}, "vault: vault is set, but the key is in Google Cloud KMS"},
-		"limits":         {KEK{URI: google, Limits: remote.Limits{Timeout: &long}}, "limits.timeout: "},
+		"no TLS": {
+			bao(Vault{Address: "http://bao.example:8200"}),
+			"vault.address: tokens would be sent without TLS",
+		},
+		"elsewhere": {
+			KEK{URI: google, Vault: &Vault{}},
+			"vault: vault is set, but the key is in Google Cloud KMS",
+		},
+		"limits": {KEK{URI: google, Limits: remote.Limits{Timeout: &long}}, "limits.timeout: "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

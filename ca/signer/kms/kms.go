@@ -283,7 +283,8 @@ func fits[A any](public crypto.PublicKey, algorithms map[scheme]A) (algorithm A,
 	want := schemeOf(public, remote.CertificateOptions(public))
 	algorithm, ok := algorithms[want]
 	if !ok {
-		return algorithm, fault.BadSetting(fmt.Sprintf("a key of type %T (%s) cannot sign certificates in this service", public,
+		return algorithm, fault.BadSetting(fmt.Sprintf("a key of type %T (%s) cannot sign certificates in this service",
+			public,
 			want),
 			"use an ECDSA key on P-256, P-384 or P-521, or an RSA key", "key")
 	}

@@ -35,7 +35,8 @@ import (
 func vaultTransit() provider {
 	return provider{
 		name: vaultName, tag: "nokms_vault", schemes: []string{"hashivault://", "openbao://"}, check: checkVault,
-		open: openVault, kekSchemes: []string{"hashivault://", "openbao://"}, checkKEK: checkVault, decrypt: decryptVault,
+		open: openVault, kekSchemes: []string{"hashivault://", "openbao://"}, checkKEK: checkVault,
+		decrypt: decryptVault,
 	}
 }
 

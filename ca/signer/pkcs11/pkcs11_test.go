@@ -380,7 +380,8 @@ func TestCannotStart(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	unknownUser := &Settings{Socket: "/x", User: "no such user"}
-	if _, err := unknownUser.Open(t.Context(), signer.Options{}); err == nil || !strings.HasPrefix(err.Error(), "user: ") {
+	if _, err := unknownUser.Open(t.Context(), signer.Options{}); err == nil ||
+		!strings.HasPrefix(err.Error(), "user: ") {
 		t.Errorf("%v", err)
 	}
 }

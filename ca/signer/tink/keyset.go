@@ -101,7 +101,8 @@ func typeOf(handle *keyset.Handle) string {
 	for _, k := range info.GetKeyInfo() {
 		if k.GetKeyId() == info.GetPrimaryKeyId() {
 			url := k.GetTypeUrl()
-			return fmt.Sprintf("%.60q, which a CA of this program does not use", url[strings.LastIndexByte(url, '.')+1:])
+			return fmt.Sprintf("%.60q, which a CA of this program does not use",
+				url[strings.LastIndexByte(url, '.')+1:])
 		}
 	}
 	return "unknown"

@@ -209,7 +209,8 @@ func TestIssue(t *testing.T) {
 				SAN: identity.SAN{Kind: identity.Email, Value: "alice@example.com"},
 			}
 			id.Extensions.Set(identity.Issuer, id.Issuer)
-			issued, err := authority.Issue(t.Context(), ca.Request{Identity: &id, SPKI: spki, PublicKey: client.Public()})
+			issued, err := authority.Issue(t.Context(),
+				ca.Request{Identity: &id, SPKI: spki, PublicKey: client.Public()})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -276,10 +277,13 @@ func TestWrongFiles(t *testing.T) {
 			`{"primaryKeyId":1,"key":[{"keyData":{"value":"Y2FuYXJ5"}}]}`,
 			"the keyset is not encrypted; encrypt it with \"tinkey convert-keyset", false,
 		},
-		"binary":         {string(sealedOf(t, []byte(good))), "is not JSON; convert a binary keyset", false},
-		"PEM":            {"-----BEGIN PRIVATE KEY-----\ncanary\n", "is not JSON", false},
-		"other JSON":     {`{"canary":"canary"}`, "is not an encrypted Tink keyset in JSON; make it with", false},
-		"a name twice":   {`{"encryptedKeyset":"AA==","encryptedKeyset":"AA=="}`, "is not an encrypted Tink keyset", false},
+		"binary":     {string(sealedOf(t, []byte(good))), "is not JSON; convert a binary keyset", false},
+		"PEM":        {"-----BEGIN PRIVATE KEY-----\ncanary\n", "is not JSON", false},
+		"other JSON": {`{"canary":"canary"}`, "is not an encrypted Tink keyset in JSON; make it with", false},
+		"a name twice": {
+			`{"encryptedKeyset":"AA==","encryptedKeyset":"AA=="}`,
+			"is not an encrypted Tink keyset", false,
+		},
 		"not base64":     {`{"encryptedKeyset":"?"}`, "is not an encrypted Tink keyset", false},
 		"null":           {`null`, "is not an encrypted Tink keyset", false},
 		"empty":          {`{"encryptedKeyset":""}`, "the encrypted keyset is empty", false},
@@ -300,7 +304,8 @@ func TestWrongFiles(t *testing.T) {
 			asked = true
 			return decryptPlain(sealed)
 		})
-		if got != nil || err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "canary") ||
+		if got != nil || err == nil || !strings.Contains(err.Error(), c.want) ||
+			strings.Contains(err.Error(), "canary") ||
 			asked != c.asked {
 			t.Errorf("%s: %v, %v, asked: %t", name, got, err, asked)
 		}

@@ -28,8 +28,8 @@ type Settings struct {
 	Chain string `yaml:"chain" path:"read"`
 	// Key is the path of the encrypted keyset in JSON.
 	Key string `yaml:"key" path:"secret"`
-	// KEK is the URI of the key-encryption key: aws-kms://ARN, gcp-kms://projects/P/locations/L/keyRings/R/cryptoKeys/K,
-	// hashivault://KEY or openbao://KEY.
+	// KEK is the URI of the key-encryption key: aws-kms://ARN,
+	// gcp-kms://projects/P/locations/L/keyRings/R/cryptoKeys/K, hashivault://KEY or openbao://KEY.
 	KEK string `yaml:"kek"`
 	// Limits are the bounds on the calls of the service.
 	Limits remote.Limits `yaml:"limits"`

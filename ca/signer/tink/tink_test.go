@@ -53,7 +53,10 @@ func TestCheck(t *testing.T) {
 			Settings{Chain: "c", Key: "k", KEK: "openbao://kek", Limits: remote.Limits{Timeout: &long}},
 			"limits.timeout: ",
 		},
-		"vault": {Settings{Chain: "c", Key: "k", KEK: "openbao://kek", Vault: &kms.Vault{Version: -1}}, "vault.version: "},
+		"vault": {
+			Settings{Chain: "c", Key: "k", KEK: "openbao://kek", Vault: &kms.Vault{Version: -1}},
+			"vault.version: ",
+		},
 	} {
 		err := c.settings.Check()
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {

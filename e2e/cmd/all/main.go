@@ -1,4 +1,5 @@
-// All runs every real client and every walk-through, one after the other, and writes the matrix of docs/compatibility.md.
+// All runs every real client and every walk-through, one after the other, and writes the matrix of
+// docs/compatibility.md.
 //
 // A client that passed is not run again until that client, its tests or mayfly change, so an interrupted run resumes
 // where it stopped. -only NAME runs one client, -force discards earlier results. Run it from the e2e folder.
@@ -183,7 +184,8 @@ func runOne(ctx context.Context, c matrix.Client) (result, []byte) {
 	}
 	_ = record.Close()
 	defer os.Remove(record.Name())
-	cmd := exec.CommandContext(ctx, "go", "test", "-count=1", "-timeout", "20m", "-tags", "all", "-run", "^TestAll$/^"+c.Name+"$", ".")
+	cmd := exec.CommandContext(ctx, "go", "test", "-count=1", "-timeout", "20m", "-tags", "all", "-run",
+		"^TestAll$/^"+c.Name+"$", ".")
 	cmd.Env = append(os.Environ(), matrix.RecordEnv+"="+record.Name())
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 10 * time.Second

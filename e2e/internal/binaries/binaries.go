@@ -1,8 +1,8 @@
 // Package binaries builds the programs that the end-to-end tests run and keeps them by version.
 //
 // A program of others is built once per version into the cache: $MAYFLY_E2E_CACHE, else mayfly-e2e in the user's cache
-// folder. Each has a folder of its own there, so that a folder can stand on PATH. The cache may be shared by clones and by
-// concurrent runs: a file lock makes sure that a program is built by one of them.
+// folder. Each has a folder of its own there, so that a folder can stand on PATH. The cache may be shared by clones and
+// by concurrent runs: a file lock makes sure that a program is built by one of them.
 //
 // The version under test is built from the tree each time; the Go build cache makes that cheap.
 package binaries
@@ -118,7 +118,8 @@ func (b *Builder) tool(ctx context.Context, t Tool, place string) (string, error
 	if err := b.build(ctx, t, dir); err != nil {
 		return "", err
 	}
-	fmt.Fprintf(b.progress, "e2e: [%s] %s %s built in %s\n", place, t.Name, t.Version, time.Since(start).Round(time.Second))
+	fmt.Fprintf(b.progress, "e2e: [%s] %s %s built in %s\n", place, t.Name, t.Version,
+		time.Since(start).Round(time.Second))
 	return dir, nil
 }
 
@@ -129,9 +130,15 @@ func (b *Builder) build(ctx context.Context, t Tool, dir string) error {
 		return err
 	}
 	defer os.RemoveAll(tmp)
-	c := call{dir: tmp, args: []string{"install", "-trimpath", t.Package + "@" + t.Version}, env: []string{"GOBIN=" + tmp}}
+	c := call{
+		dir: tmp, args: []string{"install", "-trimpath", t.Package + "@" + t.Version},
+		env: []string{"GOBIN=" + tmp},
+	}
 	if t.Module != "" {
-		c = call{dir: filepath.Join(b.root, t.Module), args: []string{"build", "-mod=mod", "-trimpath", "-o", filepath.Join(tmp, t.Name), t.Package}}
+		c = call{
+			dir:  filepath.Join(b.root, t.Module),
+			args: []string{"build", "-mod=mod", "-trimpath", "-o", filepath.Join(tmp, t.Name), t.Package},
+		}
 	}
 	if err := b.goTool(ctx, c); err != nil {
 		return err

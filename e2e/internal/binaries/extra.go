@@ -9,23 +9,42 @@ import (
 	"path/filepath"
 )
 
-// Extra returns the programs that few tests need, most of them of "make e2e-all" alone. Each is built when a test asks for it.
+// Extra returns the programs that few tests need, most of them of "make e2e-all" alone. Each is built when a test asks
+// for it.
 func Extra() []Tool {
 	return []Tool{
 		{Name: "crane", Package: "github.com/google/go-containerregistry/cmd/crane", Version: "v0.22.1"},
-		{Name: "omniwitness", Package: "github.com/transparency-dev/witness/cmd/omniwitness", Version: "v0.0.0-20260720115447-2e1c6971d19e"},
+		{
+			Name: "omniwitness", Package: "github.com/transparency-dev/witness/cmd/omniwitness",
+			Version: "v0.0.0-20260720115447-2e1c6971d19e",
+		},
 		{Name: "gitsign", Module: "tools/gitsign", Package: "github.com/sigstore/gitsign", Version: "v0.14.0"},
 		{Name: "rekor-backend", Module: "tools/rekor", Package: ".", Version: "v1.7.2"},
 		{Name: "rekor1-server", Package: "github.com/sigstore/rekor/cmd/rekor-server", Version: "v1.5.4"},
 		{Name: "rekor-cli", Package: "github.com/sigstore/rekor/cmd/rekor-cli", Version: "v1.5.4"},
-		{Name: "kube-apiserver", Module: "tools/kube", Package: "k8s.io/kubernetes/cmd/kube-apiserver", Version: "v1.35.4"},
-		{Name: "spire-server", Module: "tools/spire", Package: "github.com/spiffe/spire/cmd/spire-server", Version: "v1.13.3"},
-		{Name: "spire-agent", Module: "tools/spire", Package: "github.com/spiffe/spire/cmd/spire-agent", Version: "v1.13.3"},
+		{
+			Name: "kube-apiserver", Module: "tools/kube", Package: "k8s.io/kubernetes/cmd/kube-apiserver",
+			Version: "v1.35.4",
+		},
+		{
+			Name: "spire-server", Module: "tools/spire", Package: "github.com/spiffe/spire/cmd/spire-server",
+			Version: "v1.13.3",
+		},
+		{
+			Name: "spire-agent", Module: "tools/spire", Package: "github.com/spiffe/spire/cmd/spire-agent",
+			Version: "v1.13.3",
+		},
 		{Name: "minivault", Module: "tools/minivault", Package: ".", Version: "v1.21.0"},
 		{Name: "pebble", Package: "github.com/letsencrypt/pebble/v2/cmd/pebble", Version: "v2.10.3"},
-		{Name: "pebble-challtestsrv", Package: "github.com/letsencrypt/pebble/v2/cmd/pebble-challtestsrv", Version: "v2.10.3"},
+		{
+			Name: "pebble-challtestsrv", Package: "github.com/letsencrypt/pebble/v2/cmd/pebble-challtestsrv",
+			Version: "v2.10.3",
+		},
 		{Name: "local-kms", Package: "github.com/nsmithuk/local-kms", Version: "v0.0.0-20260228092603-2a5e92d09ab6"},
-		{Name: "oidc-discovery-provider", Module: "tools/spire", Package: "github.com/spiffe/spire/support/oidc-discovery-provider", Version: "v1.13.3"},
+		{
+			Name: "oidc-discovery-provider", Module: "tools/spire",
+			Package: "github.com/spiffe/spire/support/oidc-discovery-provider", Version: "v1.13.3",
+		},
 	}
 }
 

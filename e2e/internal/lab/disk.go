@@ -5,12 +5,13 @@ import (
 	"testing"
 )
 
-// SmallDisk mounts a file system in memory of the given size ("4m") in a folder of the lab, and returns its path. The test is skipped
-// where mounting is not permitted.
+// SmallDisk mounts a file system in memory of the given size ("4m") in a folder of the lab, and returns its path. The
+// test is skipped where mounting is not permitted.
 func (l *Lab) SmallDisk(name, size string) string {
 	l.Helper()
 	dir := l.Mkdir(name)
-	if out, err := exec.CommandContext(l.Context(), "mount", "-t", "tmpfs", "-o", "size="+size, "tmpfs", dir).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(l.Context(), "mount", "-t", "tmpfs", "-o", "size="+size, "tmpfs",
+		dir).CombinedOutput(); err != nil {
 		if t, ok := l.TB.(*testing.T); ok {
 			t.Skipf("a small disk needs the right to mount: %v: %s", err, out)
 		}

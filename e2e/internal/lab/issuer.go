@@ -42,7 +42,8 @@ func (l *Lab) Issuer(runner map[string]any) *Issuer {
 
 func (i *Issuer) discovery(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, map[string]any{
-		"issuer": i.URL, "jwks_uri": i.URL + "/keys", "authorization_endpoint": i.URL + "/authorize", "token_endpoint": i.URL + "/token",
+		"issuer": i.URL, "jwks_uri": i.URL + "/keys", "authorization_endpoint": i.URL + "/authorize",
+		"token_endpoint":           i.URL + "/token",
 		"response_types_supported": []string{"id_token"}, "subject_types_supported": []string{"public"},
 		"id_token_signing_alg_values_supported": []string{"RS256"},
 	})
@@ -57,7 +58,8 @@ func (i *Issuer) keys(w http.ResponseWriter, _ *http.Request) {
 
 // runnerToken answers as ACTIONS_ID_TOKEN_REQUEST_URL does.
 func (i *Issuer) runnerToken(w http.ResponseWriter, r *http.Request) {
-	if r.Header.Get("Authorization") != "bearer "+runnerSecret && r.Header.Get("Authorization") != "Bearer "+runnerSecret {
+	if r.Header.Get("Authorization") != "bearer "+runnerSecret &&
+		r.Header.Get("Authorization") != "Bearer "+runnerSecret {
 		http.Error(w, "wrong runner secret", http.StatusUnauthorized)
 		return
 	}

@@ -37,7 +37,8 @@ func (l *Lab) SignOutsideCA(p PKI, g *Log, email string) *big.Int {
 		}},
 	}, p.Chain[0], leaf.Public(), key))(l)
 	body := must(json.Marshal(map[string]any{"chain": [][]byte{der, p.Chain[0].Raw, p.Chain[1].Raw}}))(l)
-	req := must(http.NewRequestWithContext(l.Context(), http.MethodPost, g.URL+"/ct/v1/add-pre-chain", bytes.NewReader(body)))(l)
+	req := must(http.NewRequestWithContext(l.Context(), http.MethodPost, g.URL+"/ct/v1/add-pre-chain",
+		bytes.NewReader(body)))(l)
 	resp := must(http.DefaultClient.Do(req))(l)
 	defer resp.Body.Close()
 	if answer := must(io.ReadAll(resp.Body))(l); resp.StatusCode != http.StatusOK {

@@ -4,8 +4,8 @@
 // Nothing here imports the code under test. Programs run with an empty home directory and a proxy that refuses
 // connections, so that every request to a public Sigstore service fails; loopback needs no proxy.
 //
-// Every helper that takes a test ends it on failure. When a test has failed, its folder with all logs, keys and outputs is
-// kept and named; otherwise it is removed.
+// Every helper that takes a test ends it on failure. When a test has failed, its folder with all logs, keys and outputs
+// is kept and named; otherwise it is removed.
 package lab
 
 import (

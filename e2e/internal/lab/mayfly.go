@@ -20,7 +20,10 @@ type Mayfly struct {
 // Dev starts the development CA in folder dir on free ports.
 func (l *Lab) Dev(dir string) *Mayfly {
 	l.Helper()
-	m := &Mayfly{URL: "http://" + l.Address(), GRPC: l.Address(), Admin: "http://" + l.Address(), Issuer: "http://" + l.Address(), Dir: dir}
+	m := &Mayfly{
+		URL: "http://" + l.Address(), GRPC: l.Address(), Admin: "http://" + l.Address(),
+		Issuer: "http://" + l.Address(), Dir: dir,
+	}
 	m.startDev(l)
 	return m
 }
@@ -38,7 +41,8 @@ func (m *Mayfly) startDev(l *Lab) {
 	start := time.Now()
 	bare := func(url string) string { return strings.TrimPrefix(url, "http://") }
 	m.Process = l.Start("dev", Command{Name: "mayfly", Args: []string{
-		"dev", "--dir", m.Dir, "--http", bare(m.URL), "--grpc", m.GRPC, "--admin", bare(m.Admin), "--idp", bare(m.Issuer),
+		"dev", "--dir", m.Dir, "--http", bare(m.URL), "--grpc", m.GRPC, "--admin", bare(m.Admin),
+		"--idp", bare(m.Issuer),
 	}}, func(ctx context.Context) error { return GetOK(ctx, m.Admin+"/readyz") })
 	m.ReadyIn = time.Since(start)
 }
@@ -53,7 +57,10 @@ func (m *Mayfly) Spawned(l *Lab, wrap ...string) {
 
 // Log returns the log inside a development CA.
 func (m *Mayfly) Log() *Log {
-	return &Log{Name: "embedded", URL: m.URL + "/ct", Origin: "mayfly.local/ct", Key: KeyPair{Public: m.Dir + "/ct/log.pub.pem"}}
+	return &Log{
+		Name: "embedded", URL: m.URL + "/ct", Origin: "mayfly.local/ct",
+		Key: KeyPair{Public: m.Dir + "/ct/log.pub.pem"},
+	}
 }
 
 // Token returns a token of the development provider.
@@ -100,8 +107,8 @@ ca:
 	return m
 }
 
-// ServeAgain starts "mayfly serve" on the files that are there, after it was stopped or killed, and waits until it is ready.
-// wrap is a command that runs it, such as strace with its flags; without one it runs by itself.
+// ServeAgain starts "mayfly serve" on the files that are there, after it was stopped or killed, and waits until it is
+// ready. wrap is a command that runs it, such as strace with its flags; without one it runs by itself.
 func (m *Mayfly) ServeAgain(l *Lab, wrap ...string) {
 	l.Helper()
 	start := time.Now()

@@ -39,11 +39,13 @@ func (l *Lab) PKIFor(public crypto.PublicKey) PKI {
 		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(10 * 365 * 24 * time.Hour),
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, BasicConstraintsValid: true, IsCA: true,
 	}
-	root := must(x509.ParseCertificate(must(x509.CreateCertificate(rand.Reader, template, template, rootKey.Public(), rootKey))(l)))(l)
+	root := must(x509.ParseCertificate(must(x509.CreateCertificate(rand.Reader, template, template,
+		rootKey.Public(), rootKey))(l)))(l)
 	template = &x509.Certificate{
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{Organization: []string{"e2e"}, CommonName: "e2e intermediate"},
 		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(365 * 24 * time.Hour),
-		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
+		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
 		BasicConstraintsValid: true, IsCA: true, MaxPathLenZero: true,
 	}
 	issuing := must(x509.ParseCertificate(must(x509.CreateCertificate(rand.Reader, template, root,

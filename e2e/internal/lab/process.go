@@ -84,7 +84,10 @@ func (l *Lab) Try(c Command) Result {
 	cmd.WaitDelay = time.Second
 	start := time.Now()
 	err := cmd.Run()
-	r := Result{Stdout: out.String(), Stderr: errOut.String(), Status: cmd.ProcessState.ExitCode(), Took: time.Since(start)}
+	r := Result{
+		Stdout: out.String(), Stderr: errOut.String(), Status: cmd.ProcessState.ExitCode(),
+		Took: time.Since(start),
+	}
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		l.Fatalf("%s: %v\n%s", c, err, r.Stderr)

@@ -177,14 +177,17 @@ func verifySCT(key *ecdsa.PublicKey, c Issued) (expectedEntry, error) {
 		var version uint8
 		var id, timestamp []byte
 		var algorithm uint16
-		if !scts.ReadUint16LengthPrefixed(&sct) || !sct.ReadUint8(&version) || !sct.ReadBytes(&id, 32) || !sct.ReadBytes(&timestamp, 8) ||
-			!sct.ReadUint16LengthPrefixed(&extensions) || !sct.ReadUint16(&algorithm) || !sct.ReadUint16LengthPrefixed(&signature) || !sct.Empty() {
+		if !scts.ReadUint16LengthPrefixed(&sct) || !sct.ReadUint8(&version) || !sct.ReadBytes(&id, 32) ||
+			!sct.ReadBytes(&timestamp, 8) ||
+			!sct.ReadUint16LengthPrefixed(&extensions) || !sct.ReadUint16(&algorithm) ||
+			!sct.ReadUint16LengthPrefixed(&signature) || !sct.Empty() {
 			return expectedEntry{}, errors.New("malformed SCT")
 		}
 		if version != 0 || algorithm != 0x0403 || !bytes.Equal(id, logID[:]) {
 			continue
 		}
-		// The signed input (RFC 6962 §3.2) and the Merkle tree leaf (§3.4) are the same bytes: version 0, type 0, then the entry.
+		// The signed input (RFC 6962 §3.2) and the Merkle tree leaf (§3.4) are the same bytes: version 0, type 0, then
+		// the entry.
 		issuer := sha256.Sum256(c.Issuer.RawSubjectPublicKeyInfo)
 		b := cryptobyte.NewBuilder([]byte{0, 0})
 		b.AddBytes(timestamp)

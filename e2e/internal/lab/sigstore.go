@@ -30,7 +30,8 @@ func (l *Lab) Services() Services {
 	l.Start("rekor-server", Command{Name: "rekor-server", Args: []string{
 		"serve", "--http-address", host, "--http-port", port, "--grpc-address", host, "--grpc-port", grpcPort,
 		"--http-metrics-port", metricsPort, "--hostname", host, // the origin of its checkpoints: host without port
-		"--storage-dir", l.Mkdir("rekor", "log"), "--signer-filepath", s.RekorKey.Private, "--checkpoint-interval", "1s",
+		"--storage-dir", l.Mkdir("rekor", "log"), "--signer-filepath", s.RekorKey.Private,
+		"--checkpoint-interval", "1s",
 	}}, func(ctx context.Context) error { return GetOK(ctx, s.Rekor+"/healthz") })
 	return s
 }
@@ -63,7 +64,8 @@ func (l *Lab) Trust(o TrustOptions) Trust {
 		"--fulcio", "url=" + o.CA + ",certificate-chain=" + o.ChainFile + "," + start,
 		"--ctfe", "url=" + o.Log.URL + ",public-key=" + o.LogKey + "," + start,
 		"--tsa", "url=" + o.Services.TSA + ",certificate-chain=" + o.Services.TSAChain + "," + start,
-		"--rekor", "url=" + o.Services.Rekor + ",public-key=" + o.Services.RekorKey.Public + "," + start + ",origin=127.0.0.1",
+		"--rekor", "url=" + o.Services.Rekor + ",public-key=" + o.Services.RekorKey.Public + "," + start +
+			",origin=127.0.0.1",
 		"--out", t.TrustedRoot,
 	}})
 	service := "," + start + ",operator=e2e"

@@ -15,18 +15,22 @@ import (
 	"time"
 )
 
-// TLS puts TLS with HTTP/2 before the server at url, as a load balancer would, and returns its URL and its certificate in PEM.
+// TLS puts TLS with HTTP/2 before the server at url, as a load balancer would, and returns its URL and its certificate
+// in PEM.
 func (l *Lab) TLS(url string) (string, string) {
 	l.Helper()
 	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(l)
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "load balancer"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "load balancer"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, BasicConstraintsValid: true, IsCA: true,
 	}
 	der := must(x509.CreateCertificate(rand.Reader, template, template, key.Public(), key))(l)
 	listener := must(tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
-		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, NextProtos: []string{"h2", "http/1.1"}, MinVersion: tls.VersionTLS12,
+		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
+		NextProtos:   []string{"h2", "http/1.1"}, MinVersion: tls.VersionTLS12,
 	}))(l)
 	ctx, cancel := context.WithCancel(context.Background())
 	l.Cleanup(func() {

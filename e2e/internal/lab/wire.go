@@ -70,8 +70,8 @@ func (a Answer) Refused() (r Refusal, err error) {
 	return r, err
 }
 
-// RequestCertificate sends one request as sigstore-go sends it: a fresh P-256 key, the token in a header, the proof over
-// challenge.
+// RequestCertificate sends one request as sigstore-go sends it: a fresh P-256 key, the token in a header, the proof
+// over challenge.
 func RequestCertificate(ctx context.Context, client *http.Client, ca, token, challenge string) (Answer, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -24,11 +24,17 @@ func Table() []Client {
 			Needs: []string{"java", "keytool", "mvn"},
 		},
 		{Name: "sigstore-rs", Title: "sigstore-rs", Version: rustVersion, Needs: []string{"cargo"}},
-		{Name: "gitsign", Title: "gitsign (v1 API, with Rekor v1)", Version: "0.14.0", Needs: []string{"git", "redis-server"}},
+		{
+			Name: "gitsign", Title: "gitsign (v1 API, with Rekor v1)", Version: "0.14.0",
+			Needs: []string{"git", "redis-server"},
+		},
 		{Name: "kubernetes-release", Title: "walk-through: a Kubernetes release", Version: "cosign 3.1.3"},
 		{Name: "admission", Title: "walk-through: admission of an image", Version: "cosign 3.1.3"},
 		{Name: "slsa", Title: "walk-through: SLSA provenance", Version: "cosign 3.1.3"},
-		{Name: "kubernetes-account", Title: "walk-through: a Kubernetes service account", Version: "kube-apiserver 1.35.4", Needs: []string{"etcd"}},
+		{
+			Name: "kubernetes-account", Title: "walk-through: a Kubernetes service account",
+			Version: "kube-apiserver 1.35.4", Needs: []string{"etcd"},
+		},
 		{Name: "spiffe", Title: "walk-through: a SPIFFE workload", Version: "SPIRE 1.13.3"},
 	}
 }

@@ -88,7 +88,8 @@ func openTree(ctx context.Context) (*integration.LogEnv, int64, error) {
 		return nil, 0, fmt.Errorf("trillian: %w", err)
 	}
 	tree, err := env.Admin.CreateTree(ctx, &trillian.CreateTreeRequest{Tree: &trillian.Tree{
-		TreeState: trillian.TreeState_ACTIVE, TreeType: trillian.TreeType_LOG, MaxRootDuration: durationpb.New(time.Hour),
+		TreeState: trillian.TreeState_ACTIVE, TreeType: trillian.TreeType_LOG,
+		MaxRootDuration: durationpb.New(time.Hour),
 	}})
 	if err != nil {
 		return nil, 0, fmt.Errorf("create the tree: %w", err)

@@ -34,7 +34,8 @@ func run(ctx context.Context) error {
 		return fmt.Errorf("trillian: %w", err)
 	}
 	tree, err := env.Admin.CreateTree(ctx, &trillian.CreateTreeRequest{Tree: &trillian.Tree{
-		TreeState: trillian.TreeState_ACTIVE, TreeType: trillian.TreeType_LOG, MaxRootDuration: durationpb.New(time.Hour),
+		TreeState: trillian.TreeState_ACTIVE, TreeType: trillian.TreeType_LOG,
+		MaxRootDuration: durationpb.New(time.Hour),
 	}})
 	if err != nil {
 		return fmt.Errorf("create the tree: %w", err)

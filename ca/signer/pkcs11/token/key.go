@@ -249,7 +249,10 @@ var digestInfos = map[crypto.Hash]struct {
 // derSignature turns the two numbers of an ECDSA signature into the ASN.1 of RFC 3279 §2.2.3.
 func derSignature(raw []byte) ([]byte, error) {
 	if len(raw) == 0 || len(raw)%2 != 0 {
-		return nil, &remote.Error{Kind: remote.WrongKey, Err: fmt.Errorf("%d bytes are not an ECDSA signature", len(raw))}
+		return nil, &remote.Error{
+			Kind: remote.WrongKey,
+			Err:  fmt.Errorf("%d bytes are not an ECDSA signature", len(raw)),
+		}
 	}
 	half := len(raw) / 2
 	return asn1.Marshal(struct{ R, S *big.Int }{

@@ -182,7 +182,8 @@ func (c *Client) connect(ctx context.Context) (*connection, error) {
 	switch {
 	case err != nil && ctx.Err() == nil && isGone(err):
 		return fail(remote.Unavailable, fmt.Errorf(
-			"the signer at %s closed the connection: see its log (this user may not be allowed, or the signer is stopping)", c.Path))
+			"the signer at %s closed the connection: see its log (this user may not be allowed, or "+
+				"the signer is stopping)", c.Path))
 	case err != nil:
 		_ = raw.Close()
 		return nil, transport(ctx, err)

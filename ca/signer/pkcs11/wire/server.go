@@ -79,7 +79,8 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		select {
 		case places <- struct{}{}:
 		default:
-			s.Log.Warn("a connection is refused: the limit of open connections is reached", "connections", s.Connections)
+			s.Log.Warn("a connection is refused: the limit of open connections is reached",
+				"connections", s.Connections)
 			_ = c.Close()
 			continue
 		}

@@ -191,7 +191,8 @@ func readEntry(s *cryptobyte.String) (leaf []byte, e entry, err error) {
 		}
 		b.AddBytes(issuerKeyHash)
 	}
-	if kind > 1 || !s.ReadUint24LengthPrefixed((*cryptobyte.String)(&body)) || !s.ReadUint16LengthPrefixed((*cryptobyte.String)(&extensions)) {
+	if kind > 1 || !s.ReadUint24LengthPrefixed((*cryptobyte.String)(&body)) ||
+		!s.ReadUint16LengthPrefixed((*cryptobyte.String)(&extensions)) {
 		return nil, e, errors.New("no certificate or no extensions")
 	}
 	b.AddUint24LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(body) })
