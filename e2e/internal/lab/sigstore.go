@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -13,9 +14,20 @@ type Services struct {
 	RekorKey      KeyPair
 }
 
+// timestampServer is held by the test that runs a timestamp-server.
+var timestampServer sync.Mutex
+
+// ReserveTimestampServer waits until no other test runs a timestamp-server, and reserves it until this test ends:
+// whatever its flags, a timestamp-server listens on port 2112, too.
+func (l *Lab) ReserveTimestampServer() {
+	timestampServer.Lock()
+	l.Cleanup(timestampServer.Unlock)
+}
+
 // Services starts both.
 func (l *Lab) Services() Services {
 	l.Helper()
+	l.ReserveTimestampServer()
 	tsa, rekor := l.Address(), l.Address()
 	s := Services{TSA: "http://" + tsa + "/api/v1/timestamp", Rekor: "http://" + rekor, RekorKey: l.Ed25519Key("rekor")}
 	host, port, _ := strings.Cut(tsa, ":")
