@@ -15,7 +15,8 @@ import (
 // Watch calls changed when the content of one of files() changes, until ctx ends. It uses notifications of the
 // operating system, and also reads the files at intervals, for file systems without notifications and files that cannot
 // be watched. It watches directories, not files: an atomic rename by an editor and the symbolic links of a Kubernetes
-// volume replace the file of a name. The first content of a file that is new in files() is not a change.
+// volume replace the file of a name. The first content of a file that neither the
+// former files nor Known have is not a change.
 func Watch(ctx context.Context, o WatchOptions, changed func()) {
 	if o.Every == 0 {
 		o.Every = 10 * time.Second
@@ -39,15 +40,18 @@ func Watch(ctx context.Context, o WatchOptions, changed func()) {
 	if !quiet.Stop() {
 		<-quiet.C
 	}
-	known := o.Known
+	known := map[string][32]byte{}
 	var relevant map[string]bool
 	compare := func() {
 		files := o.Files()
 		relevant = follow(w, files)
-		now := Contents(files)
+		now, read := Contents(files), o.Known()
 		differs := false
 		for name, sum := range now {
 			before, ok := known[name]
+			if !ok {
+				before, ok = read[name]
+			}
 			differs = differs || ok && before != sum
 		}
 		if known = now; differs {
@@ -67,6 +71,7 @@ func Watch(ctx context.Context, o WatchOptions, changed func()) {
 		case err := <-failures: // events were lost
 			o.Logger.Warn("notifications of changes were lost; reading the configuration files", "cause", err.Error())
 		case <-quiet.C:
+		case <-o.Again:
 		case <-tick.C:
 		}
 		compare()
@@ -75,10 +80,15 @@ func Watch(ctx context.Context, o WatchOptions, changed func()) {
 
 // WatchOptions for [Watch].
 type WatchOptions struct {
-	Files  func() []string     // absolute paths; called each time
-	Known  map[string][32]byte // [Contents] of the files when the caller read them
-	Every  time.Duration       // 0: 10 s
-	Logger *slog.Logger        // nil: none
+	Files func() []string // absolute paths; called each time
+	// Known returns the [Contents] of the files when the caller last read them. A file that is new in Files is compared
+	// with it, so that a change between the reading and the start of the watch is not lost.
+	Known func() map[string][32]byte
+	// Again has a value when the caller has read the files again: they are compared at once, and directories of new
+	// files are watched. Optional.
+	Again  <-chan struct{}
+	Every  time.Duration // 0: 10 s
+	Logger *slog.Logger  // nil: none
 }
 
 // settle is how long no event may occur before files are read, so that a file that is truncated and rewritten is not

@@ -45,7 +45,7 @@ func TestWatch(t *testing.T) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		config.Watch(ctx, config.WatchOptions{Files: files, Known: known, Every: 200 * time.Millisecond},
+		config.Watch(ctx, config.WatchOptions{Files: files, Known: func() map[string][32]byte { return known }, Every: 200 * time.Millisecond},
 			func() { changes <- struct{}{} })
 	}()
 	seen := func(what string) {
@@ -105,7 +105,7 @@ func TestWatchBesideALog(t *testing.T) {
 	changes, ended := make(chan struct{}, 1), make(chan struct{})
 	go func() {
 		defer close(ended)
-		config.Watch(ctx, config.WatchOptions{Files: files, Known: known, Every: time.Hour},
+		config.Watch(ctx, config.WatchOptions{Files: files, Known: func() map[string][32]byte { return known }, Every: time.Hour},
 			func() { changes <- struct{}{} })
 	}()
 	writing, stopped := context.WithCancel(t.Context())
@@ -151,7 +151,7 @@ func TestWatchChangedBefore(t *testing.T) {
 	changes, ended := make(chan struct{}, 16), make(chan struct{})
 	go func() {
 		defer close(ended)
-		config.Watch(ctx, config.WatchOptions{Files: files, Known: known, Every: time.Hour},
+		config.Watch(ctx, config.WatchOptions{Files: files, Known: func() map[string][32]byte { return known }, Every: time.Hour},
 			func() { changes <- struct{}{} })
 	}()
 	select {
@@ -159,6 +159,51 @@ func TestWatchChangedBefore(t *testing.T) {
 	case <-time.After(30 * time.Second):
 		t.Error("a change before the start was not reported")
 	}
+	cancel()
+	<-ended
+}
+
+// G3: a file that the caller names after a reload, and that changed between the reload and the next comparison, is a
+// change; so is a file that did not exist at the reload. The directory of such a file is watched at once.
+func TestWatchNewFiles(t *testing.T) {
+	t.Parallel()
+	main, late := filepath.Join(t.TempDir(), "mayfly.yaml"), filepath.Join(t.TempDir(), "state.json")
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(main, "one")
+	var files, known atomic.Value
+	files.Store([]string{main})
+	known.Store(config.Contents([]string{main}))
+	again := make(chan struct{}, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	changes, ended := make(chan struct{}, 16), make(chan struct{})
+	go func() {
+		defer close(ended)
+		config.Watch(ctx, config.WatchOptions{
+			Files: func() []string { return files.Load().([]string) },                       //nolint:forcetypeassert // nothing else is stored
+			Known: func() map[string][32]byte { return known.Load().(map[string][32]byte) }, //nolint:forcetypeassert // likewise
+			Again: again, Every: time.Hour,
+		}, func() { changes <- struct{}{} })
+	}()
+	seen := func(what string) {
+		t.Helper()
+		select {
+		case <-changes:
+		case <-time.After(30 * time.Second):
+			t.Fatalf("not reported: %s", what)
+		}
+	}
+	known.Store(config.Contents([]string{main, late})) // a reload: the file does not exist
+	files.Store([]string{main, late})
+	write(late, "one")
+	again <- struct{}{}
+	seen("a file that appeared after the reload")
+	write(late, "two")
+	seen("a change in the directory of the new file")
 	cancel()
 	<-ended
 }

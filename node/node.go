@@ -47,7 +47,7 @@ type Node struct {
 	log     *slog.Logger
 	// the configuration of the start; its listeners, journal and embedded log stay until a restart
 	started   *config.Config
-	known     map[string][32]byte
+	read      atomic.Pointer[map[string][32]byte] // digests of the files when they were last read
 	warnings  []config.Warning
 	files     *loadedFiles
 	listeners server.Listeners
@@ -71,6 +71,7 @@ type Node struct {
 	conducts      chan struct{}                  // another snapshot is in force, for the conductor
 	counts        chan struct{}                  // likewise, for what is said about expiry
 	again         chan struct{}                  // a reload is wanted
+	reread        chan struct{}                  // the files were read again
 	requests      *requests                      // of the conductor
 }
 
@@ -90,7 +91,7 @@ func Build(ctx context.Context, o Options) (_ *Node, err error) {
 	if n.started, n.warnings, err = config.Load(o.Path); err != nil {
 		return nil, err
 	}
-	n.known = config.Contents(n.started.Files)
+	n.read.Store(new(config.Contents(n.started.Files)))
 	if n.files, err = loadAndTest(ctx, n.log, n.started); err != nil {
 		return nil, err
 	}
@@ -115,7 +116,7 @@ func Build(ctx context.Context, o Options) (_ *Node, err error) {
 func newNode(o Options) *Node {
 	n := &Node{
 		options: o, log: o.Logger, readiness: server.NewReadiness(time.Now), metrics: newReloadMetrics(),
-		again: make(chan struct{}, 1), conducts: make(chan struct{}, 1), counts: make(chan struct{}, 1),
+		again: make(chan struct{}, 1), reread: make(chan struct{}, 1), conducts: make(chan struct{}, 1), counts: make(chan struct{}, 1),
 		requests: newRequests(time.Now),
 	}
 	n.reloadProblem.Store("")

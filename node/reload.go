@@ -71,11 +71,8 @@ func (n *Node) watch(ctx context.Context, hangup <-chan os.Signal) {
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	watching.Go(func() {
-		files := func() []string { // including the files of a configuration that could not be loaded
-			return slices.Compact(slices.Sorted(slices.Values(slices.Concat(n.current.Load().config.Files,
-				config.Named(n.options.Path)))))
-		}
-		config.Watch(ctx, config.WatchOptions{Files: files, Known: n.known, Logger: n.log}, func() {
+		known := func() map[string][32]byte { return *n.read.Load() }
+		config.Watch(ctx, config.WatchOptions{Files: n.watched, Known: known, Again: n.reread, Logger: n.log}, func() {
 			select {
 			case n.again <- struct{}{}:
 			default:
@@ -98,11 +95,20 @@ func (n *Node) watch(ctx context.Context, hangup <-chan os.Signal) {
 	}
 }
 
+// watched are the files whose changes cause a reload, including those of a configuration that could not be loaded.
+func (n *Node) watched() []string {
+	return slices.Compact(slices.Sorted(slices.Values(slices.Concat(n.current.Load().config.Files,
+		config.Named(n.options.Path)))))
+}
+
 // reload loads the configuration, builds a system from it and puts it in force. Whatever goes wrong, the system in
 // force stays.
 func (n *Node) reload(ctx context.Context, why string) {
 	began := time.Now()
+	before := config.Contents(n.watched())
 	next, waiting, err := n.prepare(ctx)
+	n.read.Store(&before)
+	defer func() { wake(n.reread) }() // when the files of the new configuration are watched
 	if err == nil {
 		err = n.journal.reloaded(ctx, next.config)
 	}

@@ -58,7 +58,7 @@ func (n *Node) keepTLS(ctx context.Context) {
 		all.Go(func() {
 			known := config.Contents(s.Files())
 			s.Reload() // the files may have changed since the start
-			config.Watch(ctx, config.WatchOptions{Files: s.Files, Known: known, Logger: n.log}, func() {
+			config.Watch(ctx, config.WatchOptions{Files: s.Files, Known: func() map[string][32]byte { return known }, Logger: n.log}, func() {
 				s.Reload()
 				n.wakeCounts()
 			})

@@ -249,18 +249,23 @@ func stopServer(cmd *exec.Cmd, ended <-chan error) error {
 	}
 }
 
-// freeAddresses returns n loopback addresses that are not in use.
+// freeAddresses returns n loopback addresses that are not in use. Their ports lie below those that the system gives to
+// listeners on port 0 and to connections, so that no other process gets one of them before the CA listens.
 func freeAddresses(n int) ([]string, error) {
+	const first, count = 10_000, 20_000
 	var out []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // listening does not block
+	for i := range count {
+		port := first + (os.Getpid()*97+i)%count
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)) //nolint:noctx // listening does not block
 		if err != nil {
-			return nil, err
+			continue
 		}
 		defer l.Close() //nolint:errcheck // closed only at the end, so that all addresses differ
-		out = append(out, l.Addr().String())
+		if out = append(out, l.Addr().String()); len(out) == n {
+			return out, nil
+		}
 	}
-	return out, nil
+	return nil, errors.New("no address on loopback is free")
 }
 
 // fetch sends a GET request and returns the body, within five seconds.

@@ -289,7 +289,7 @@ func TestMLDSAChainRefused(t *testing.T) {
 		"two classical chains": {file("classic"), algorithms + "experimental: {mldsa_ca: true, mldsa_chain: {" +
 			file("classic") + "}}\n", "not an ML-DSA key"},
 		"two ML-DSA chains": {file("post"), algorithms + "experimental: {mldsa_ca: true, mldsa_chain: {" +
-			file("post") + "}}\n", "the chain of ca has ML-DSA keys"},
+			file("post") + "}}\n", "the chain of ca also has ML-DSA keys"},
 		"a temporary second key": {
 			file("classic"),
 			algorithms + "experimental: {mldsa_ca: true, mldsa_chain: {ephemeral: {}}}\n", "temporary",
