@@ -219,7 +219,9 @@ func (sub *submission) when(c *candidate) (time.Time, bool) {
 		return time.Time{}, false
 	}
 	at := c.readyAt
-	if c.tries > 0 && c.breaker.workedSince(c.lastFailure) { // a probe of another submission is under way
+	// A log that has worked since is tried at once, for example after a probe of another submission; one that named a
+	// time is not, because a verified head does not end a Retry-After.
+	if c.tries > 0 && c.failure.RetryAfter == 0 && c.breaker.workedSince(c.lastFailure) {
 		at = time.Time{}
 	}
 	if wait := max(c.rateWait(), c.breaker.wait(now, needed)); wait > 0 {
