@@ -135,6 +135,7 @@ var owners = map[string][]string{
 	"github.com/tink-crypto":               {"ca/signer"},
 	"github.com/rs/cors":                   {"server"},
 	"github.com/pires/go-proxyproto":       {"server"},
+	"github.com/coreos/go-systemd":         {"internal"},
 	"golang.org/x/crypto/acme":             {"server/servertls"},
 	"github.com/sigstore/protobuf-specs":   {"trust"},
 	"github.com/digitorus":                 {"dev/tsa"},

@@ -72,9 +72,12 @@ func (l Listen) check() error {
 		}
 		host, port, err := net.SplitHostPort(one.address)
 		n, perr := strconv.ParseUint(port, 10, 16)
+		if name, passed := strings.CutPrefix(one.address, SystemdPrefix); passed && name != "" {
+			host, n, err, perr = "", 1, nil, nil
+		}
 		if err != nil || perr != nil || strings.ContainsAny(host, "/ ") {
 			errs = append(errs, fault.BadSetting(strconv.Quote(one.address)+" is not an address",
-				"write HOST:PORT, or off", "listen", one.key))
+				"write HOST:PORT, off, or systemd:NAME", "listen", one.key))
 			continue
 		}
 		if one.key != "admin" {
@@ -128,6 +131,9 @@ func (l Listen) Hosts() []string {
 	var out []string
 	for _, address := range []string{l.HTTP, l.GRPC, l.Admin} {
 		host, _, err := net.SplitHostPort(address)
+		if strings.HasPrefix(address, SystemdPrefix) {
+			continue
+		}
 		if ip, e := netip.ParseAddr(host); err == nil && host != "" && (e != nil || !ip.IsUnspecified()) &&
 			!slices.Contains(out, host) {
 			out = append(out, host)
@@ -172,7 +178,8 @@ func (l Listen) warnings() (out []*fault.Setting) {
 	warn := func(problem, fix string, path ...string) {
 		out = append(out, fault.BadSetting(problem, fix, append([]string{"listen"}, path...)...))
 	}
-	if host, _, err := net.SplitHostPort(l.Admin); err == nil && l.Admin != Off && !hostname.IsLoopback(host) {
+	if host, _, err := net.SplitHostPort(l.Admin); err == nil && l.Admin != Off &&
+		!strings.HasPrefix(l.Admin, SystemdPrefix) && !hostname.IsLoopback(host) {
 		problem := "metrics and readiness can be read by everybody who can reach " + l.Admin
 		if l.Profiling {
 			problem += ", and profiles (pprof)"

@@ -73,6 +73,9 @@ type Config struct {
 // Off is the address of a disabled listener.
 const Off = "off"
 
+// SystemdPrefix begins the address of a listener that systemd passes; the name of the socket follows.
+const SystemdPrefix = "systemd:"
+
 // The addresses of listeners that the file does not name.
 const (
 	DefaultHTTP  = "127.0.0.1:5555"
@@ -80,10 +83,11 @@ const (
 	DefaultAdmin = "127.0.0.1:2112"
 )
 
-// Listen has the addresses of the listeners, HOST:PORT or [Off]. The same text for HTTP and GRPC means one port for
-// both.
+// Listen has the addresses of the listeners: HOST:PORT, [Off], or [SystemdPrefix] with the name of a socket that systemd
+// passes. The same text for HTTP and GRPC means one port for both.
 type Listen struct {
-	// HTTP is the address of the REST API; port 0 takes a free one. Default: 127.0.0.1:5555.
+	// HTTP is the address of the REST API; port 0 takes a free one, and systemd:NAME is a socket that systemd passes.
+	// Default: 127.0.0.1:5555.
 	HTTP string `yaml:"http"`
 	// GRPC is the address of the gRPC API; the same as http puts both on one port. Default: 127.0.0.1:5554.
 	GRPC string `yaml:"grpc"`

@@ -229,6 +229,10 @@ func TestRefuses(t *testing.T) {
 				identity + caFile + embedded, issuers,
 			"mayfly.yaml:1:35", "not for production",
 		},
+		"socket without a name": {
+			"listen: {http: \"systemd:\"}\n" + identity + caFile + embedded, issuers,
+			"mayfly.yaml:1:16", "systemd:NAME",
+		},
 		"PROXY protocol of nobody": {
 			"listen: {proxy_protocol: true}\n" + identity + caFile + embedded, issuers,
 			"mayfly.yaml:1:26", "trusted_proxies",

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -13,6 +14,7 @@ import (
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/listen"
+	"github.com/mayfly-ca/mayfly/internal/systemd"
 	"github.com/mayfly-ca/mayfly/server"
 	"github.com/mayfly-ca/mayfly/server/admission"
 )
@@ -34,6 +36,14 @@ func openListeners(cfg *config.Config) (out server.Listeners, err error) {
 	open := func(key, address string) (net.Listener, error) {
 		if address == "off" {
 			return nil, nil
+		}
+		if name, passed := strings.CutPrefix(address, config.SystemdPrefix); passed {
+			l, err := systemd.Listener(name)
+			if err != nil {
+				return nil, fault.BadSetting(err.Error(), "write FileDescriptorName="+name+
+					" into the socket unit, and have systemd start the service", "listen", key)
+			}
+			return l, nil
 		}
 		l, err := listen.Open(address)
 		if e, ok := errors.AsType[*listen.Error](err); ok {
@@ -75,7 +85,7 @@ func (n *Node) newServer(registry *prometheus.Registry, tiles *embeddedHandler) 
 			Drain: n.options.Drain, Connections: cfg.Limits.Connections, PerSource: cfg.Limits.ConnectionsPerSource,
 		},
 		Admission: n.admission, Proxies: cfg.Listen.Proxies(), Profiling: cfg.Listen.Profiling, TLS: n.tls,
-		ProxyProtocol: cfg.Listen.ProxyProtocol, Forwarded: cfg.Listen.StandardHeader(),
+		OnReadiness: n.tellReadiness, ProxyProtocol: cfg.Listen.ProxyProtocol, Forwarded: cfg.Listen.StandardHeader(),
 	})
 	if err != nil {
 		return err

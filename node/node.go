@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/internal/systemd"
 	"github.com/mayfly-ca/mayfly/rotation"
 	"github.com/mayfly-ca/mayfly/server"
 	"github.com/mayfly-ca/mayfly/server/admission"
@@ -176,10 +177,13 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	watching.Go(func() { n.conduct(ctx) })
 	watching.Go(func() { n.keepTUF(ctx) })
 	watching.Go(func() { n.keepTLS(ctx) })
+	watching.Go(func() { n.keepWatchdog(ctx) })
 	defer watching.Wait()
 	defer cancel()
 	n.log.Info("started", "issuer_count", len(first.issuers.Issuers()), "log_count", first.logCount(),
 		"chain", first.authority.Chain()[0].Subject.String(), "config_digest", n.started.Digest)
+	n.tell(systemd.Ready())
+	context.AfterFunc(ctx, func() { n.tell(systemd.Stopping()) })
 	if err := n.ready(ctx, first); err != nil {
 		cancel()
 		return errors.Join(err, <-served)

@@ -15,6 +15,7 @@ import (
 	"github.com/mayfly-ca/mayfly/ca/signer"
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/systemd"
 	"github.com/mayfly-ca/mayfly/server"
 )
 
@@ -105,6 +106,8 @@ func (n *Node) watched() []string {
 // force stays.
 func (n *Node) reload(ctx context.Context, why string) {
 	began := time.Now()
+	n.tell(systemd.Reloading())
+	defer func() { n.tell(systemd.Ready()) }()
 	before := config.Contents(n.watched())
 	next, waiting, err := n.prepare(ctx)
 	n.read.Store(&before)

@@ -326,6 +326,7 @@ func (s *Server) follow(ctx context.Context) {
 	defer tick.Stop()
 	logged := "" // the last state that was logged
 	for {
+		s.followed.Store(time.Now().UnixNano())
 		select {
 		case <-ctx.Done():
 			return
@@ -335,14 +336,23 @@ func (s *Server) follow(ctx context.Context) {
 		case ready && logged != "ready":
 			logged = "ready"
 			s.log.Info("ready")
+			s.onReadiness("")
 		case !ready && logged != "not ready" && (logged != "" || time.Since(s.began) > startGrace):
 			if r := s.report(); !r.Ready {
 				logged = "not ready"
 				s.log.Warn("not ready", "cause", r.causes())
+				s.onReadiness(r.causes())
 			}
 		}
 	}
 }
+
+// aliveFor is how old the last round of [Server.follow] may be in a process that works.
+const aliveFor = 10 * time.Second
+
+// Alive reports whether the server evaluates its readiness, which it does several times a second. A process that does
+// not is stuck.
+func (s *Server) Alive() bool { return time.Since(time.Unix(0, s.followed.Load())) < aliveFor }
 
 // readinessCollector has the metrics of readiness.
 type readinessCollector struct{ *Server }

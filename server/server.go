@@ -125,6 +125,9 @@ type Options struct {
 	ProxyProtocol bool
 	// Forwarded says that proxies report the client in Forwarded (RFC 7239), and not in X-Forwarded-For.
 	Forwarded bool
+	// OnReadiness is called when the server becomes ready, with "", and when it is no longer ready, with the cause.
+	// Optional.
+	OnReadiness func(cause string)
 	// Profiling allows profiles on the admin listener even if its address is not loopback.
 	Profiling bool
 }
@@ -151,6 +154,8 @@ type Server struct {
 	stopping      chan struct{}
 	began         time.Time
 	running       atomic.Int64 // requests
+	followed      atomic.Int64 // when readiness was last evaluated, in Unix nanoseconds
+	onReadiness   func(cause string)
 	grpc          *grpc.Server
 	http          http.Handler
 	admin         http.Handler
@@ -181,6 +186,9 @@ func New(o Options) (*Server, error) {
 		stopping: make(chan struct{}), admission: o.Admission,
 		proxies: o.Proxies, profiling: o.Profiling, tls: o.TLS,
 		proxyProtocol: o.ProxyProtocol, forwarded: o.Forwarded, began: o.Now(),
+	}
+	if s.onReadiness = o.OnReadiness; s.onReadiness == nil {
+		s.onReadiness = func(string) {}
 	}
 	s.identityLimit = newIdentityLimit(o.Now)
 	s.streams, s.listening = newStreams(s.limits.Streams), newListening(s)
