@@ -1,11 +1,14 @@
 package main
 
 import (
+	"flag"
 	"fmt"
 	"net"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
+	"strconv"
 	"testing"
 	"time"
 
@@ -21,8 +24,16 @@ func TestMain(m *testing.M) {
 		panic("the key derivation of the program is another one than that of package ceremony")
 	}
 	keyIterations = 1000
+	// Most of these tests wait for other processes. The flag is a command-line flag of the test binary, which testscript
+	// parses; one that is given there wins.
+	if err := flag.Set("test.parallel", strconv.Itoa(max(waitingTests, runtime.GOMAXPROCS(0)))); err != nil {
+		panic(err)
+	}
 	testscript.Main(m, map[string]func(){"mayfly": main})
 }
+
+// waitingTests is how many tests run at once on a machine with few processors.
+const waitingTests = 5
 
 func TestScripts(t *testing.T) {
 	t.Parallel()
