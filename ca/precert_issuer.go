@@ -64,8 +64,8 @@ type failedRenewal struct {
 
 // checkPrecertIssuer returns an error if a precertificate signing certificate below the issuing one is impossible.
 //
-// A path length of 0 in the issuing certificate is no reason. By RFC 5280 §6.1.4 (m) no CA certificate may be below it,
-// so that no verifier of code signatures accepts what the key of the precertificate signing certificate could issue.
+// A path length of 0 in the issuing certificate is no reason. By RFC 5280 §6.1.4 (m), no CA certificate may be below
+// it, so that no verifier of code signatures accepts what the key of the precertificate signing certificate could issue.
 // Logs do not look at path lengths: certificate-transparency-go and what is derived from it (TesseraCT, Sunlight)
 // disable this check for the sake of precertificate signing certificates.
 func checkPrecertIssuer(issuing *x509.Certificate) error {
@@ -96,28 +96,10 @@ func newPrecertIssuer(a *Authority) (*precertIssuer, error) {
 	return p, nil
 }
 
-// keyLike returns a new key of the signature scheme of key: a precertificate and its certificate have the same
-// AlgorithmIdentifier (RFC 6962 §3.2).
-func keyLike(key crypto.PublicKey) (crypto.Signer, error) {
-	switch k := key.(type) {
-	case *ecdsa.PublicKey:
-		return ecdsa.GenerateKey(k.Curve, rand.Reader)
-	case *rsa.PublicKey:
-		// the shortest that is allowed: it signs fastest, and lives for a month
-		return rsa.GenerateKey(rand.Reader, 2048)
-	case ed25519.PublicKey:
-		_, private, err := ed25519.GenerateKey(rand.Reader)
-		return private, err
-	case *mldsa.PublicKey:
-		return mldsa.GenerateKey(k.Parameters())
-	}
-	return nil, fmt.Errorf("a key of type %T is not supported", key)
-}
-
 // newPrecertSigner makes a key, and has it certified by the CA's key.
 func (a *Authority) newPrecertSigner(ctx context.Context) (*precertSigner, error) {
 	issuing, now := a.chain[0], a.o.Now()
-	key, err := keyLike(issuing.PublicKey)
+	key, err := NewKeyLike(issuing.PublicKey)
 	if err != nil {
 		return nil, err
 	}

@@ -53,29 +53,9 @@ type unsigned struct {
 	warnings  []string
 }
 
-// standIn returns a temporary key with the same signature algorithm as key.
-func standIn(key crypto.PublicKey) (crypto.Signer, error) {
-	switch k := key.(type) {
-	case *ecdsa.PublicKey:
-		switch k.Curve {
-		case elliptic.P256(), elliptic.P384(), elliptic.P521():
-			return ecdsa.GenerateKey(k.Curve, rand.Reader)
-		}
-		return nil, fmt.Errorf("the curve %s is not allowed for a CA; use P-256, P-384 or P-521", k.Curve.Params().Name)
-	case *rsa.PublicKey: // the length of the key is not part of the algorithm
-		return rsa.GenerateKey(rand.Reader, 2048)
-	case ed25519.PublicKey:
-		_, private, err := ed25519.GenerateKey(rand.Reader)
-		return private, err
-	case *mldsa.PublicKey:
-		return mldsa.GenerateKey(k.Parameters())
-	}
-	return nil, fmt.Errorf("a key of type %T cannot sign certificates here; use ECDSA, RSA, Ed25519 or ML-DSA", key)
-}
-
 // build returns the TBSCertificate of the order. The same order gives the same bytes.
 func (o order) build() (*unsigned, error) {
-	temporary, err := standIn(o.signer)
+	temporary, err := ca.NewKeyLike(o.signer)
 	if err != nil {
 		return nil, err
 	}
