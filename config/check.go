@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"iter"
 	"net"
 	"net/netip"
 	"os"
@@ -24,8 +25,8 @@ func (l *loader) checkSettings() {
 	c := l.config
 	l.main.add(c.Listen.check())
 	l.main.add(c.Limits.check())
-	for key, one := range map[string]*servertls.Config{"tls": c.Listen.TLS, "admin_tls": c.Listen.AdminTLS} {
-		if one != nil && one.SelfSigned && c.StateDir == "" {
+	for key, one := range c.Listen.Secured() {
+		if one.SelfSigned && c.StateDir == "" {
 			l.setting(fault.BadSetting("the certificate is kept in state_dir, which is missing", "write state_dir",
 				"listen", key, "self_signed"))
 		}
@@ -90,7 +91,7 @@ func (l Listen) check() error {
 		}
 		seen[one.address] = one.key
 	}
-	for key, one := range map[string]*servertls.Config{"tls": l.TLS, "admin_tls": l.AdminTLS} {
+	for key, one := range l.Secured() {
 		if err := one.Check(); err != nil {
 			errs = append(errs, fault.Under(err, "listen", key))
 		}
@@ -115,6 +116,18 @@ func (l Listen) check() error {
 			"enable one of them", "listen"))
 	}
 	return errors.Join(errs...)
+}
+
+// Secured returns the blocks of TLS that exist, by their keys.
+func (l Listen) Secured() iter.Seq2[string, *servertls.Config] {
+	return func(yield func(string, *servertls.Config) bool) {
+		if l.TLS != nil && !yield("tls", l.TLS) {
+			return
+		}
+		if l.AdminTLS != nil {
+			yield("admin_tls", l.AdminTLS)
+		}
+	}
 }
 
 // The values of [Listen].ProxyHeader.
@@ -316,8 +329,8 @@ func (l *loader) checkProduction() {
 	if name, backend := c.CA.Selected(); backend != nil && backend.Temporary() {
 		l.setting(fault.BadSetting("a key that is lost when the process ends is not for production", fix, "ca", name))
 	}
-	for key, one := range map[string]*servertls.Config{"tls": c.Listen.TLS, "admin_tls": c.Listen.AdminTLS} {
-		if one != nil && one.SelfSigned {
+	for key, one := range c.Listen.Secured() {
+		if one.SelfSigned {
 			l.setting(fault.BadSetting("a self-signed certificate is not for production", fix, "listen", key,
 				"self_signed"))
 		}

@@ -135,10 +135,7 @@ func (c *conductor) reload(revision uint64, now time.Time) {
 	case !now.Before(r.next):
 		r.wait = min(2*r.wait, reloadMost)
 		r.next = now.Add(r.wait)
-		select {
-		case c.n.again <- struct{}{}:
-		default:
-		}
+		wake(c.n.again)
 	}
 }
 

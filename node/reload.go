@@ -73,12 +73,8 @@ func (n *Node) watch(ctx context.Context, hangup <-chan os.Signal) {
 	defer watching.Wait()
 	watching.Go(func() {
 		known := func() map[string][32]byte { return *n.read.Load() }
-		config.Watch(ctx, config.WatchOptions{Files: n.watched, Known: known, Again: n.reread, Logger: n.log}, func() {
-			select {
-			case n.again <- struct{}{}:
-			default:
-			}
-		})
+		o := config.WatchOptions{Files: n.watched, Known: known, Again: n.reread, Logger: n.log}
+		config.Watch(ctx, o, func() { wake(n.again) })
 	})
 	for {
 		why := "SIGHUP"

@@ -16,18 +16,17 @@ import (
 
 // openTLS reads the certificates of the listeners. Its errors are settings of cfg.
 func openTLS(cfg *config.Config, log *slog.Logger) (out server.TLS, err error) {
-	o := servertls.Options{StateDir: cfg.StateDir, Hosts: cfg.Listen.Hosts(), Logger: log}
 	var errs []error
-	for _, one := range []struct {
-		key    string
-		config *servertls.Config
-		to     **servertls.Source
-	}{{"tls", cfg.Listen.TLS, &out.API}, {"admin_tls", cfg.Listen.AdminTLS, &out.Admin}} {
-		if one.config == nil {
-			continue
+	for key, c := range cfg.Listen.Secured() {
+		to, name := &out.API, server.APIListener
+		if c == cfg.Listen.AdminTLS {
+			to, name = &out.Admin, server.AdminListener
 		}
-		if *one.to, err = servertls.Open(*one.config, o); err != nil {
-			errs = append(errs, fault.Under(err, "listen", one.key))
+		*to, err = servertls.Open(*c, servertls.Options{
+			Listener: name, StateDir: cfg.StateDir, Hosts: cfg.Listen.Hosts(), Logger: log,
+		})
+		if err != nil {
+			errs = append(errs, fault.Under(err, "listen", key))
 		}
 	}
 	return out, cfg.Locate(errors.Join(errs...))
@@ -36,10 +35,8 @@ func openTLS(cfg *config.Config, log *slog.Logger) (out server.TLS, err error) {
 // checkTLS reads the certificates of the listeners, and writes nothing. Its errors are settings of cfg.
 func checkTLS(cfg *config.Config) error {
 	var errs []error
-	for key, c := range map[string]*servertls.Config{"tls": cfg.Listen.TLS, "admin_tls": cfg.Listen.AdminTLS} {
-		if c != nil {
-			errs = append(errs, fault.Under(servertls.Verify(*c), "listen", key))
-		}
+	for key, c := range cfg.Listen.Secured() {
+		errs = append(errs, fault.Under(servertls.Verify(*c), "listen", key))
 	}
 	return cfg.Locate(errors.Join(errs...))
 }
@@ -56,9 +53,10 @@ func (n *Node) keepTLS(ctx context.Context) {
 			continue
 		}
 		all.Go(func() {
-			known := config.Contents(s.Files())
+			read := config.Contents(s.Files())
 			s.Reload() // the files may have changed since the start
-			config.Watch(ctx, config.WatchOptions{Files: s.Files, Known: func() map[string][32]byte { return known }, Logger: n.log}, func() {
+			known := func() map[string][32]byte { return read }
+			config.Watch(ctx, config.WatchOptions{Files: s.Files, Known: known, Logger: n.log}, func() {
 				s.Reload()
 				n.wakeCounts()
 			})

@@ -264,6 +264,12 @@ type Listeners struct {
 	HTTP, GRPC, Admin net.Listener
 }
 
+// The names of the listeners in metrics and messages about TLS: REST and gRPC have one certificate.
+const (
+	APIListener   = "api"
+	AdminListener = "admin"
+)
+
 // TLS has the certificates of the listeners; a nil field means plain text.
 type TLS struct {
 	API   *servertls.Source // of HTTP and GRPC
@@ -273,11 +279,11 @@ type TLS struct {
 // Named returns the sources that exist, by the name of their listeners.
 func (t TLS) Named() iter.Seq2[string, *servertls.Source] {
 	return func(yield func(string, *servertls.Source) bool) {
-		if t.API != nil && !yield("api", t.API) {
+		if t.API != nil && !yield(APIListener, t.API) {
 			return
 		}
 		if t.Admin != nil {
-			yield("admin", t.Admin)
+			yield(AdminListener, t.Admin)
 		}
 	}
 }

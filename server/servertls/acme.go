@@ -44,7 +44,7 @@ const (
 	lookEvery    = time.Hour // whether a certificate was renewed
 )
 
-func newManager(c ACME, log *slog.Logger) (*manager, error) {
+func newManager(c ACME, listener string, log *slog.Logger) (*manager, error) {
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, fault.BadFile(c.Dir, err, "dir")
 	}
@@ -58,8 +58,9 @@ func newManager(c ACME, log *slog.Logger) (*manager, error) {
 	m := &manager{
 		domains: c.Domains, log: log, got: map[string]*x509.Certificate{}, problem: map[string]string{},
 		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "mayfly_tls_acme_requests_total",
-			Help: "Requests to the ACME CA that issues the certificates of the listeners, by result.",
+			Name:        "mayfly_tls_acme_requests_total",
+			Help:        "Requests to the ACME CA that issues the certificates of a listener, by listener and result.",
+			ConstLabels: prometheus.Labels{"listener": listener},
 		}, []string{"result"}),
 	}
 	calls := httpclient.New(o)

@@ -27,6 +27,7 @@ import (
 
 // Options for [Open].
 type Options struct {
+	Listener string           // in metrics
 	StateDir string           // for a self-signed certificate
 	Hosts    []string         // names and addresses of a self-signed certificate besides those of loopback
 	Logger   *slog.Logger     // nil: none
@@ -81,7 +82,7 @@ func Open(c Config, o Options) (*Source, error) {
 	}
 	if c.ACME != nil {
 		var err error
-		if s.manager, err = newManager(*c.ACME, s.log); err != nil {
+		if s.manager, err = newManager(*c.ACME, o.Listener, s.log); err != nil {
 			return nil, fault.Under(err, "acme")
 		}
 	}

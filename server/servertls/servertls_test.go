@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/server/servertls"
 	"github.com/mayfly-ca/mayfly/testkit/logbuf"
@@ -397,6 +399,25 @@ func TestCheck(t *testing.T) {
 		if s, ok := errors.AsType[*fault.Setting](err); err == nil || !strings.Contains(err.Error(), want) ||
 			ok && s.Fix == "" {
 			t.Errorf("%s: %v", want, err)
+		}
+	}
+}
+
+// Two listeners with an ACME CA each have their own metrics in one registry.
+func TestCollectors(t *testing.T) {
+	t.Parallel()
+	registry := prometheus.NewRegistry()
+	for _, listener := range []string{"api", "admin"} {
+		s, err := servertls.Open(servertls.Config{
+			ACME: &servertls.ACME{Domains: []string{"ca.example.com"}, Dir: t.TempDir()},
+		}, servertls.Options{Listener: listener})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range s.Collectors() {
+			if err := registry.Register(c); err != nil {
+				t.Errorf("%s: %v", listener, err)
+			}
 		}
 	}
 }
