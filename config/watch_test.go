@@ -45,7 +45,7 @@ func TestWatch(t *testing.T) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		config.Watch(ctx, config.WatchOptions{Files: files, Known: func() map[string][32]byte { return known }, Every: 200 * time.Millisecond},
+		config.Watch(ctx, config.WatchOptions{Files: files, Known: always(known), Every: 200 * time.Millisecond},
 			func() { changes <- struct{}{} })
 	}()
 	seen := func(what string) {
@@ -105,7 +105,7 @@ func TestWatchBesideALog(t *testing.T) {
 	changes, ended := make(chan struct{}, 1), make(chan struct{})
 	go func() {
 		defer close(ended)
-		config.Watch(ctx, config.WatchOptions{Files: files, Known: func() map[string][32]byte { return known }, Every: time.Hour},
+		config.Watch(ctx, config.WatchOptions{Files: files, Known: always(known), Every: time.Hour},
 			func() { changes <- struct{}{} })
 	}()
 	writing, stopped := context.WithCancel(t.Context())
@@ -151,7 +151,7 @@ func TestWatchChangedBefore(t *testing.T) {
 	changes, ended := make(chan struct{}, 16), make(chan struct{})
 	go func() {
 		defer close(ended)
-		config.Watch(ctx, config.WatchOptions{Files: files, Known: func() map[string][32]byte { return known }, Every: time.Hour},
+		config.Watch(ctx, config.WatchOptions{Files: files, Known: always(known), Every: time.Hour},
 			func() { changes <- struct{}{} })
 	}()
 	select {
@@ -175,17 +175,17 @@ func TestWatchNewFiles(t *testing.T) {
 		}
 	}
 	write(main, "one")
-	var files, known atomic.Value
-	files.Store([]string{main})
-	known.Store(config.Contents([]string{main}))
+	var files atomic.Pointer[[]string]
+	var known atomic.Pointer[map[string][32]byte]
+	files.Store(&[]string{main})
+	known.Store(new(config.Contents([]string{main})))
 	again := make(chan struct{}, 1)
 	ctx, cancel := context.WithCancel(t.Context())
 	changes, ended := make(chan struct{}, 16), make(chan struct{})
 	go func() {
 		defer close(ended)
 		config.Watch(ctx, config.WatchOptions{
-			Files: func() []string { return files.Load().([]string) },                       //nolint:forcetypeassert // nothing else is stored
-			Known: func() map[string][32]byte { return known.Load().(map[string][32]byte) }, //nolint:forcetypeassert // likewise
+			Files: func() []string { return *files.Load() }, Known: func() map[string][32]byte { return *known.Load() },
 			Again: again, Every: time.Hour,
 		}, func() { changes <- struct{}{} })
 	}()
@@ -197,8 +197,8 @@ func TestWatchNewFiles(t *testing.T) {
 			t.Fatalf("not reported: %s", what)
 		}
 	}
-	known.Store(config.Contents([]string{main, late})) // a reload: the file does not exist
-	files.Store([]string{main, late})
+	known.Store(new(config.Contents([]string{main, late}))) // a reload: the file does not exist
+	files.Store(&[]string{main, late})
 	write(late, "one")
 	again <- struct{}{}
 	seen("a file that appeared after the reload")
@@ -206,4 +206,9 @@ func TestWatchNewFiles(t *testing.T) {
 	seen("a change in the directory of the new file")
 	cancel()
 	<-ended
+}
+
+// always returns a function for the digests of files that are read once.
+func always(known map[string][32]byte) func() map[string][32]byte {
+	return func() map[string][32]byte { return known }
 }

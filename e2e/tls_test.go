@@ -111,7 +111,7 @@ ct: {embedded: {dir: log, origin: e2e.test/acme}}
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		`mayfly_tls_acme_requests_total{result="success"}`,
+		`mayfly_tls_acme_requests_total{listener="api",result="success"}`,
 		`mayfly_expiry_timestamp_seconds{kind="tls",name="api"}`,
 	} {
 		l.Eventually(want, func(context.Context) error {

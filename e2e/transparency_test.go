@@ -217,44 +217,81 @@ func TestFullDisks(t *testing.T) {
 	l.Run(lab.Command{Name: "mayfly", Args: []string{"audit", "reconcile", "--config", ca.Dir + "/mayfly.yaml"}})
 }
 
+// auditedCase is a CA with three logs, one of them embedded, whose alarms go to a webhook.
+type auditedCase struct {
+	*lab.Lab
+
+	pki         lab.PKI
+	issuer      *lab.Issuer
+	hook        *lab.Webhook
+	static, rfc *lab.Log
+}
+
+func newAuditedCase(t *testing.T) auditedCase {
+	t.Helper()
+	l := lab.New(t)
+	c := auditedCase{Lab: l, pki: l.PKI(), issuer: l.Issuer(nil), hook: l.Webhook()}
+	c.static, c.rfc = l.TesseraCT(c.pki.RootFile), l.CTFE(c.pki.RootFile)
+	return c
+}
+
+// serve starts the CA in a folder. scts is how many SCTs a certificate needs; ca is the block of that name, "" a key
+// file.
+func (c auditedCase) serve(name string, scts int, ca string) *lab.Mayfly {
+	c.Helper()
+	return c.Serve(lab.ServeOptions{
+		Name: name, PKI: c.pki, Identity: lab.EmailIssuer(c.issuer.URL), CA: ca,
+		CT: severalLogs(fmt.Sprintf("{min_scts: %d}", scts), c.static, c.rfc) +
+			"  embedded: {dir: log, origin: e2e.test/own}\n",
+		More: fmt.Sprintf("audit:\n  file: journal.jsonl\n  reconcile: {every: 1s}\n  alarm: {webhook: {url: %q}}\n",
+			c.hook.URL),
+	})
+}
+
+// issue requests one certificate.
+func (c auditedCase) issue(ca *lab.Mayfly) lab.Issued {
+	c.Helper()
+	answer, err := certificate(c.Context(), ca, c.issuer)
+	if err != nil {
+		c.Fatal(err)
+	}
+	issued, err := answer.Signed()
+	if err != nil {
+		c.Fatal(err)
+	}
+	return issued
+}
+
+// reconcile expects that journal and logs agree and that no alarm was sent. It returns the command.
+func (c auditedCase) reconcile(ca *lab.Mayfly) lab.Command {
+	c.Helper()
+	command := lab.Command{Name: "mayfly", Args: []string{"audit", "reconcile", "--config", ca.Dir + "/mayfly.yaml"}}
+	c.Run(command)
+	if said := c.hook.Said(); len(said) != 0 {
+		c.Errorf("alarms without a cause: %q", said)
+	}
+	return command
+}
+
 // TestStolenKey signs with the CA's key outside of mayfly, and removes an entry from a log: both the command and the
 // running CA report it, and the running CA notifies a webhook. // G6
 func TestStolenKey(t *testing.T) {
 	t.Parallel()
-	l := lab.New(t)
-	pki := l.PKI()
-	issuer := l.Issuer(nil)
-	hook := l.Webhook()
-	static, rfc := l.TesseraCT(pki.RootFile), l.CTFE(pki.RootFile)
-	ca := l.Serve(lab.ServeOptions{
-		Name: "stolen", PKI: pki, Identity: lab.EmailIssuer(issuer.URL),
-		CT: severalLogs("{min_scts: 2}", static, rfc) + "  embedded: {dir: log, origin: e2e.test/own}\n",
-		More: fmt.Sprintf("audit:\n  file: journal.jsonl\n  reconcile: {every: 1s}\n  alarm: {webhook: {url: %q}}\n",
-			hook.URL),
-	})
+	l := newAuditedCase(t)
+	ca := l.serve("stolen", 2, "")
 	for range 10 {
-		answer, err := certificate(t.Context(), ca, issuer)
-		if err == nil {
-			_, err = answer.Signed()
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		l.issue(ca)
 	}
-	reconcile := lab.Command{Name: "mayfly", Args: []string{"audit", "reconcile", "--config", ca.Dir + "/mayfly.yaml"}}
-	l.Run(reconcile)
-	if said := hook.Said(); len(said) != 0 {
-		t.Errorf("alarms without a cause: %q", said)
-	}
-	for _, g := range []*lab.Log{static, rfc} {
-		serial := fmt.Sprintf("%x", l.SignOutsideCA(pki, g, "mallory@example.com"))
-		l.Eventually("the CA cries", func(context.Context) error {
-			for _, text := range hook.Said() {
+	reconcile := l.reconcile(ca)
+	for _, g := range []*lab.Log{l.static, l.rfc} {
+		serial := fmt.Sprintf("%x", l.SignOutsideCA(l.pki, g, "mallory@example.com"))
+		l.Eventually("the alarm arrives", func(context.Context) error {
+			for _, text := range l.hook.Said() {
 				if strings.Contains(text, "unintended") && strings.Contains(text, serial) {
 					return nil
 				}
 			}
-			return fmt.Errorf("it said %q", hook.Said())
+			return fmt.Errorf("it said %q", l.hook.Said())
 		})
 	}
 	if r := l.RunFails(reconcile, "unintended"); r.Status != 3 {
@@ -268,42 +305,22 @@ func TestStolenKey(t *testing.T) {
 // the journal, the logs and the auditor agree. // A4 B1 G6
 func TestPrecertIssuer(t *testing.T) {
 	t.Parallel()
-	l := lab.New(t)
-	pki := l.PKI()
-	issuer := l.Issuer(nil)
-	hook := l.Webhook()
-	static, rfc := l.TesseraCT(pki.RootFile), l.CTFE(pki.RootFile)
-	ca := l.Serve(lab.ServeOptions{
-		Name: "indirect", PKI: pki, Identity: lab.EmailIssuer(issuer.URL),
-		CA: fmt.Sprintf("  file: {chain: %q, key: %q}\n  precert_issuer: true\n", pki.ChainFile, pki.KeyFile),
-		CT: severalLogs("{min_scts: 3}", static, rfc) + "  embedded: {dir: log, origin: e2e.test/own}\n",
-		More: fmt.Sprintf("audit:\n  file: journal.jsonl\n  reconcile: {every: 1s}\n  alarm: {webhook: {url: %q}}\n",
-			hook.URL),
-	})
+	l := newAuditedCase(t)
+	ca := l.serve("indirect", 3,
+		fmt.Sprintf("  file: {chain: %q, key: %q}\n  precert_issuer: true\n", l.pki.ChainFile, l.pki.KeyFile))
 	for range 10 {
-		answer, err := certificate(t.Context(), ca, issuer)
-		if err != nil {
-			t.Fatal(err)
-		}
-		issued, err := answer.Signed()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, g := range []*lab.Log{static, rfc} {
+		issued := l.issue(ca)
+		for _, g := range []*lab.Log{l.static, l.rfc} {
 			if !l.HasSCT(g, issued) {
 				t.Errorf("no SCT of %s", g.Name)
 			}
 			l.CheckLogged(g, issued)
 		}
 	}
-	reconcile := lab.Command{Name: "mayfly", Args: []string{"audit", "reconcile", "--config", ca.Dir + "/mayfly.yaml"}}
-	l.Run(reconcile)
-	if said := hook.Said(); len(said) != 0 {
-		t.Errorf("alarms without a cause: %q", said)
-	}
-	serial := fmt.Sprintf("%x", l.SignOutsideCA(pki, rfc, "mallory@example.com"))
-	l.Eventually("the CA cries", func(context.Context) error {
-		if said := hook.Said(); !strings.Contains(strings.Join(said, " "), serial) {
+	l.reconcile(ca)
+	serial := fmt.Sprintf("%x", l.SignOutsideCA(l.pki, l.rfc, "mallory@example.com"))
+	l.Eventually("the alarm arrives", func(context.Context) error {
+		if said := l.hook.Said(); !strings.Contains(strings.Join(said, " "), serial) {
 			return fmt.Errorf("it said %q", said)
 		}
 		return nil

@@ -46,6 +46,19 @@ type rotating struct {
 	provider *idp.Provider
 }
 
+// hourly is a propagation delay that no test reaches.
+const hourly = "  rotation: {propagation: 1h}\n"
+
+// startPrepared starts a CA with the chain "old" and prepares the chain "new", which cannot become active in time.
+func startPrepared(t *testing.T) (r *rotating, old, fresh *pki.PKI) {
+	t.Helper()
+	old, fresh = pki.New(pki.Options{}), pki.New(pki.Options{})
+	r = startRotating(t, old, hourly)
+	r.add(hourly, fresh)
+	r.rotate(0, "prepare")
+	return r, old, fresh
+}
+
 // startRotating starts a CA with one key backend, and turns it into one with the chain "old" while it runs. more are
 // further lines below ca.
 func startRotating(t *testing.T, old *pki.PKI, more string) *rotating {
@@ -283,10 +296,7 @@ func TestRotationUnderLoad(t *testing.T) {
 // Each source, the log and the trial can close a gate of a running CA, and the plan names the gate.
 func TestRotationPlan(t *testing.T) {
 	t.Parallel()
-	const more = "  rotation: {propagation: 1h}\n"
-	r := startRotating(t, pki.New(pki.Options{}), more)
-	r.add(more, pki.New(pki.Options{}))
-	r.rotate(0, "prepare")
+	r, _, _ := startPrepared(t)
 	r.Until(t, "published", func() bool { return r.status("new") == rotation.Published })
 	closed := func() (out []string) {
 		t.Helper()
@@ -330,10 +340,7 @@ func TestRotationPlan(t *testing.T) {
 // C5: a command that is killed at any moment leaves one active chain, and the next command works.
 func TestRotationKilled(t *testing.T) {
 	t.Parallel()
-	const more = "  rotation: {propagation: 1h}\n"
-	r := startRotating(t, pki.New(pki.Options{}), more)
-	r.add(more, pki.New(pki.Options{}))
-	r.rotate(0, "prepare")
+	r, _, _ := startPrepared(t)
 	names := []string{"old", "new"}
 	kills := 0
 	for i := range 30 {
@@ -384,14 +391,13 @@ func TestRotationKilled(t *testing.T) {
 func TestRotationReplicas(t *testing.T) {
 	t.Parallel()
 	old, fresh := pki.New(pki.Options{}), pki.New(pki.Options{})
-	const more = "  rotation: {propagation: 1h}\n"
-	a := startRotating(t, old, more)
-	a.add(more, fresh)
+	a := startRotating(t, old, hourly)
+	a.add(hourly, fresh)
 	s := process.Serve(t, process.Setup{PKI: old, Issuer: a.provider.URL(), Embedded: true})
 	b := &rotating{s, t, a.provider}
 	b.Replace(t, "new.pem", fresh.ChainPEM())
 	b.Replace(t, "new-key.pem", fresh.KeyPEM())
-	b.configure(more, "old", "new")
+	b.configure(hourly, "old", "new")
 	b.Replace(t, "mayfly.yaml", bytes.Replace(b.Read(t, "mayfly.yaml"), []byte("state: state.json"),
 		fmt.Appendf(nil, "state: %q", filepath.Join(a.Dir, "state.json")), 1))
 	a.rotate(0, "prepare")
@@ -430,14 +436,10 @@ func TestRotationReplicas(t *testing.T) {
 // new chain as soon as the key exists. C5
 func TestRotationCannotFollow(t *testing.T) {
 	t.Parallel()
-	old, fresh := pki.New(pki.Options{}), pki.New(pki.Options{})
-	const more = "  rotation: {propagation: 1h}\n"
-	a := startRotating(t, old, more)
-	a.add(more, fresh)
-	a.rotate(0, "prepare")
+	a, old, fresh := startPrepared(t)
 	s := process.Serve(t, process.Setup{PKI: old, Issuer: a.provider.URL(), Embedded: true, Admin: true})
 	b := &rotating{s, t, a.provider}
-	b.add(more, fresh)
+	b.add(hourly, fresh)
 	b.Replace(t, "new-key.pem", []byte("not copied to this machine"))
 	b.Replace(t, "mayfly.yaml", bytes.Replace(b.Read(t, "mayfly.yaml"), []byte("state: state.json"),
 		fmt.Appendf(nil, "state: %q", filepath.Join(a.Dir, "state.json")), 1))
@@ -484,8 +486,7 @@ func (k socketKey) Sign(_ context.Context, digest []byte, opts crypto.SignerOpts
 func TestRotationFollowsLate(t *testing.T) {
 	t.Parallel()
 	old, fresh := pki.New(pki.Options{}), pki.New(pki.Options{})
-	const more = "  rotation: {propagation: 1h}\n"
-	r := startRotating(t, old, more)
+	r := startRotating(t, old, hourly)
 	socket := filepath.Join(r.Dir, "hsm.sock")
 	serve := func() (stop func()) {
 		l, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", socket)
@@ -508,7 +509,7 @@ func TestRotationFollowsLate(t *testing.T) {
 		}
 	}
 	stop := serve()
-	r.add(more, fresh)
+	r.add(hourly, fresh)
 	r.Replace(t, "mayfly.yaml", bytes.Replace(r.Read(t, "mayfly.yaml"),
 		[]byte("file: {chain: new.pem, key: new-key.pem}"),
 		fmt.Appendf(nil, "pkcs11: {chain: new.pem, socket: %q}", socket), 1))
@@ -540,8 +541,7 @@ func TestRotationFollowsLate(t *testing.T) {
 func TestRotationCompromise(t *testing.T) {
 	t.Parallel()
 	old, fresh := pki.New(pki.Options{}), pki.New(pki.Options{})
-	const more = "  rotation: {propagation: 1h}\n"
-	r := startRotating(t, old, more)
+	r := startRotating(t, old, hourly)
 	if _, err := r.sign(t.Context(), 0); err != nil {
 		t.Fatal(err)
 	}
@@ -570,7 +570,7 @@ func TestRotationCompromise(t *testing.T) {
 	records.Close(t, j, n)
 	text := strings.Replace(string(r.Read(t, "mayfly.yaml")), "journal.jsonl", big, 1)
 	r.Replace(t, "other.yaml", []byte(text))
-	r.add(more, fresh)
+	r.add(hourly, fresh)
 
 	if out := r.rotate(2, "compromise", "--chain", "old", "--reason", "stolen"); !strings.Contains(out, "--stop") {
 		t.Error(out)
@@ -610,11 +610,7 @@ func TestRotationCompromise(t *testing.T) {
 // A typing error in the configuration does not keep a running CA from following the state file.
 func TestRotationWithBrokenConfiguration(t *testing.T) {
 	t.Parallel()
-	old, fresh := pki.New(pki.Options{}), pki.New(pki.Options{})
-	const more = "  rotation: {propagation: 1h}\n"
-	r := startRotating(t, old, more)
-	r.add(more, fresh)
-	r.rotate(0, "prepare")
+	r, _, fresh := startPrepared(t)
 	r.Until(t, "prepared", func() bool {
 		_, bundle := process.Get(t, "http://"+r.HTTP+"/api/v2/trustBundle")
 		var b struct{ Chains []any }
