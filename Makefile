@@ -35,7 +35,8 @@ hsm: ## build bin/mayfly-hsm, the signer for PKCS#11 tokens; needs a C compiler
 # The module of Go's FIPS 140-3 validation; "go doc crypto/fips140" says which exist.
 FIPS140 ?= v1.26.0
 build-fips: ## build bin/mayfly-fips, which uses Go's FIPS 140-3 module
-	@CGO_ENABLED=0 GOFIPS140=$(FIPS140) $(GO) build -trimpath -ldflags "-X $(MODULE)/internal/version.release=$(VERSION)" \
+	@CGO_ENABLED=0 GOFIPS140=$(FIPS140) $(GO) build -trimpath \
+		-ldflags "-X $(MODULE)/internal/version.release=$(VERSION)" \
 		-o $(BIN)/mayfly-fips ./cmd/mayfly
 
 $(BIN)/mayfly-bench: build # the load tool
@@ -111,10 +112,11 @@ soak: $(BIN)/mayfly-bench ## issue many certificates in one run (SOAK_CERTS, at 
 	$(BIN)/mayfly-bench --grpc on --callers 64$$(printf ',64%.0s' 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19) --step $(SOAK_STEP) --max-requests $(SOAK_CERTS)
 
 CRASH ?= 12
-crash: ## fail the system calls of the embedded log and the writes of a TUF repository one after the other, and change every byte of a journal
+crash: ## fail each system call of the embedded log and each write of a TUF repository, and change each byte of a journal
 	@command -v strace >/dev/null || apt-get install -y strace || echo "strace is not here and could not be installed: the test skips itself"
 	MAYFLY_CRASH=$(CRASH) $(GO) test -count=1 -timeout 60m -parallel 4 -run 'TestFaults|TestFullDisk|TestKilled|TestRotationKilled|TestStorageFails' -v ./ctlog/embedded
-	MAYFLY_CRASH=$(CRASH) $(GO) test $(NOPGO) -count=1 -timeout 60m -run 'TestTUFCrash|TestTUFTampered|TestTUFReplaced|TestEveryByte' ./trust ./journal
+	MAYFLY_CRASH=$(CRASH) $(GO) test $(NOPGO) -count=1 -timeout 60m \
+		-run 'TestTUFCrash|TestTUFTampered|TestTUFReplaced|TestEveryByte' ./trust ./journal
 
 ONLY ?=
 mutants: ## plant small defects one at a time, and report those that no test detects; ONLY=area, or ONLY="area: words"

@@ -120,19 +120,51 @@ func TestNewRefuses(t *testing.T) {
 			nil,
 			"issuing certificate first",
 		},
-		"empty":             {good, []*x509.Certificate{}, nil, "empty"},
-		"not a CA":          {pki.New(pki.Options{Intermediate: func(c *x509.Certificate) { c.IsCA, c.MaxPathLenZero = false, false }}), nil, nil, "not"},
-		"no keyCertSign":    {pki.New(pki.Options{Intermediate: func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCRLSign }}), nil, nil, "keyCertSign"},
-		"no code signing":   {pki.New(pki.Options{Intermediate: func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }}), nil, nil, "codeSigning"},
-		"usage at the root": {pki.New(pki.Options{Root: func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }}), nil, nil, "usage"},
+		"empty": {good, []*x509.Certificate{}, nil, "empty"},
+		"not a CA": {
+			pki.New(pki.Options{Intermediate: func(c *x509.Certificate) {
+				c.IsCA, c.MaxPathLenZero = false, false
+			}}), nil, nil, "not",
+		},
+		"no keyCertSign": {
+			pki.New(pki.Options{Intermediate: func(c *x509.Certificate) {
+				c.KeyUsage = x509.KeyUsageCRLSign
+			}}), nil, nil, "keyCertSign",
+		},
+		"no code signing": {
+			pki.New(pki.Options{Intermediate: func(c *x509.Certificate) {
+				c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+			}}), nil, nil, "codeSigning",
+		},
+		"usage at the root": {
+			pki.New(pki.Options{Root: func(c *x509.Certificate) {
+				c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+			}}), nil, nil, "usage",
+		},
 		"path length": {
 			pki.New(pki.Options{Root: func(c *x509.Certificate) { c.MaxPathLenZero = true }}), nil,
 			nil, "intermediates",
 		},
-		"expired":            {pki.New(pki.Options{Intermediate: func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Second) }}), nil, nil, "expired"},
-		"expires too soon":   {pki.New(pki.Options{Intermediate: func(c *x509.Certificate) { c.NotAfter = now.Add(5 * time.Minute) }}), nil, nil, "too soon"},
-		"root ends too soon": {pki.New(pki.Options{Root: func(c *x509.Certificate) { c.NotAfter = now.Add(5 * time.Minute) }}), nil, nil, "too soon"},
-		"not yet valid":      {pki.New(pki.Options{Intermediate: func(c *x509.Certificate) { c.NotBefore = now.Add(time.Hour) }}), nil, nil, "not valid before"},
+		"expired": {
+			pki.New(pki.Options{Intermediate: func(c *x509.Certificate) {
+				c.NotAfter = now.Add(-time.Second)
+			}}), nil, nil, "expired",
+		},
+		"expires too soon": {
+			pki.New(pki.Options{Intermediate: func(c *x509.Certificate) {
+				c.NotAfter = now.Add(5 * time.Minute)
+			}}), nil, nil, "too soon",
+		},
+		"root ends too soon": {
+			pki.New(pki.Options{Root: func(c *x509.Certificate) {
+				c.NotAfter = now.Add(5 * time.Minute)
+			}}), nil, nil, "too soon",
+		},
+		"not yet valid": {
+			pki.New(pki.Options{Intermediate: func(c *x509.Certificate) {
+				c.NotBefore = now.Add(time.Hour)
+			}}), nil, nil, "not valid before",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

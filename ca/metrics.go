@@ -54,7 +54,8 @@ func newMetrics(expiry time.Time) *metrics {
 	}
 	m.precertExpiry = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "mayfly_ca_precert_issuer_expiry_timestamp_seconds",
-		Help: "When the precertificate signing certificate expires, in seconds since 1970; only with ca.precert_issuer.",
+		Help: "When the precertificate signing certificate expires, in seconds since 1970; " +
+			"only with ca.precert_issuer.",
 	})
 	m.precertFailures = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "mayfly_ca_precert_issuer_failures_total",

@@ -136,7 +136,9 @@ func extensionOf(c *x509.Certificate) []byte {
 // the old certificate until its end, with a warning.
 func TestPrecertIssuerRenewal(t *testing.T) {
 	t.Parallel()
-	p := pki.New(pki.Options{Intermediate: func(c *x509.Certificate) { c.NotAfter = time.Now().Add(200 * 24 * time.Hour) }})
+	p := pki.New(pki.Options{Intermediate: func(c *x509.Certificate) {
+		c.NotAfter = time.Now().Add(200 * 24 * time.Hour)
+	}})
 	log := &captured{Log: &silent{scts: oneSCT(t)}}
 	var now atomic.Int64
 	now.Store(time.Now().UnixNano())

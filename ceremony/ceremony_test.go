@@ -400,7 +400,11 @@ func TestNothingWrongIsSigned(t *testing.T) {
 			pki:  root(func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCRLSign }),
 			want: "sign",
 		},
-		"parent for servers":     {pki: root(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }), want: "allows nothing below it"},
+		"parent for servers": {
+			pki: root(func(c *x509.Certificate) {
+				c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+			}), want: "allows nothing below it",
+		},
 		"parent with a weak key": {pki: weakRoot(t), want: "curve P-224"},
 		"critical extension of the parent": {pki: root(func(c *x509.Certificate) {
 			c.ExtraExtensions = []pkix.Extension{{Id: []int{1, 2, 3}, Critical: true, Value: []byte{5, 0}}}

@@ -146,7 +146,11 @@ func TestImport(t *testing.T) {
 		"nothing":     {want: "the certificate is missing"},
 		"another key": {chain: pki.New(pki.Options{}).Chain, want: "not for the key of the request"},
 		"no root":     {chain: good[:1], want: "not a root"},
-		"for servers": {chain: issue(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }), want: "codeSigning"},
+		"for servers": {
+			chain: issue(func(c *x509.Certificate) {
+				c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+			}), want: "codeSigning",
+		},
 		"no path length": {
 			chain: issue(func(c *x509.Certificate) { c.MaxPathLenZero, c.MaxPathLen = false, -1 }),
 			want:  "path length of 0",
@@ -164,7 +168,9 @@ func TestImport(t *testing.T) {
 			warned: "changed the subject",
 		},
 		"two usages": {
-			chain:  issue(func(c *x509.Certificate) { c.ExtKeyUsage = append(c.ExtKeyUsage, x509.ExtKeyUsageServerAuth) }),
+			chain: issue(func(c *x509.Certificate) {
+				c.ExtKeyUsage = append(c.ExtKeyUsage, x509.ExtKeyUsageServerAuth)
+			}),
 			warned: "more than code signing",
 		},
 	} {

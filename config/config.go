@@ -83,8 +83,8 @@ const (
 	DefaultAdmin = "127.0.0.1:2112"
 )
 
-// Listen has the addresses of the listeners: HOST:PORT, [Off], or [SystemdPrefix] with the name of a socket that systemd
-// passes. The same text for HTTP and GRPC means one port for both.
+// Listen has the addresses of the listeners: HOST:PORT, [Off], or [SystemdPrefix] with the name of a socket that
+// systemd passes. The same text for HTTP and GRPC means one port for both.
 type Listen struct {
 	// HTTP is the address of the REST API; port 0 takes a free one, and systemd:NAME is a socket that systemd passes.
 	// Default: 127.0.0.1:5555.

@@ -186,7 +186,9 @@ func TestStaticChanged(t *testing.T) {
 		step   uint64
 	}{
 		{
-			"an entry altered", func(t *testing.T, s *ct.Static) { patch(t, s, "tile/data/001", 3) }, monitor.ErrMismatch,
+			"an entry altered",
+			func(t *testing.T, s *ct.Static) { patch(t, s, "tile/data/001", 3) },
+			monitor.ErrMismatch,
 			"entry 256 in tile/data/001", 0,
 		},
 		{
@@ -206,11 +208,15 @@ func TestStaticChanged(t *testing.T) {
 			"bundle 1 is missing", 0,
 		},
 		{
-			"the size altered", func(t *testing.T, s *ct.Static) { swap(t, s, "\n600\n", "\n599\n") }, monitor.ErrBadHead,
+			"the size altered",
+			func(t *testing.T, s *ct.Static) { swap(t, s, "\n600\n", "\n599\n") },
+			monitor.ErrBadHead,
 			"does not verify", 0,
 		},
 		{
-			"another origin", func(t *testing.T, s *ct.Static) { swap(t, s, origin, "log.test/2027") }, monitor.ErrBadHead,
+			"another origin",
+			func(t *testing.T, s *ct.Static) { swap(t, s, origin, "log.test/2027") },
+			monitor.ErrBadHead,
 			"log.test/2027", 0,
 		},
 		{
@@ -391,7 +397,8 @@ func TestRFC6962Faults(t *testing.T) {
 			"two heads over 20",
 		},
 		{
-			"rewrites the past and goes on", func(t *testing.T, p *pki.PKI, l *ct.Log) { l.Rewrite(3); add(t, p, l, 5) },
+			"rewrites the past and goes on",
+			func(t *testing.T, p *pki.PKI, l *ct.Log) { l.Rewrite(3); add(t, p, l, 5) },
 			monitor.ErrFork, "does not continue",
 		},
 		{
@@ -399,11 +406,14 @@ func TestRFC6962Faults(t *testing.T) {
 			monitor.ErrMismatch, "entry 22",
 		},
 		{
-			"forges a head", func(_ *testing.T, _ *pki.PKI, l *ct.Log) { l.SetFault(ct.ForgedHead) }, monitor.ErrBadHead,
+			"forges a head",
+			func(_ *testing.T, _ *pki.PKI, l *ct.Log) { l.SetFault(ct.ForgedHead) },
+			monitor.ErrBadHead,
 			"does not verify",
 		},
 		{
-			"shows an old head", func(t *testing.T, p *pki.PKI, l *ct.Log) { l.SetFault(ct.StaleHead); add(t, p, l, 5) },
+			"shows an old head",
+			func(t *testing.T, p *pki.PKI, l *ct.Log) { l.SetFault(ct.StaleHead); add(t, p, l, 5) },
 			nil, "",
 		},
 	} {

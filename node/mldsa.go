@@ -28,7 +28,8 @@ func openMLDSA(ctx context.Context, log *slog.Logger, cfg *config.Config, chain 
 	}
 	_, backend := t.Selected()
 	key, err = signer.Open(ctx, backend, signer.Options{Log: log, Warn: func(s *fault.Setting) {
-		located := fault.Under(s, cfg.MLDSAAt()...).(*fault.Setting) //nolint:errorlint // Under returns a Setting for a Setting
+		//nolint:errorlint // Under returns a Setting for a Setting
+		located := fault.Under(s, cfg.MLDSAAt()...).(*fault.Setting)
 		warnings = append(warnings, cfg.Warn(located))
 	}})
 	if err != nil {

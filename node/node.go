@@ -117,7 +117,8 @@ func Build(ctx context.Context, o Options) (_ *Node, err error) {
 func newNode(o Options) *Node {
 	n := &Node{
 		options: o, log: o.Logger, readiness: server.NewReadiness(time.Now), metrics: newReloadMetrics(),
-		again: make(chan struct{}, 1), reread: make(chan struct{}, 1), conducts: make(chan struct{}, 1), counts: make(chan struct{}, 1),
+		again: make(chan struct{}, 1), reread: make(chan struct{}, 1),
+		conducts: make(chan struct{}, 1), counts: make(chan struct{}, 1),
 		requests: newRequests(time.Now),
 	}
 	n.reloadProblem.Store("")

@@ -25,7 +25,8 @@ func (r benchResult) svg() []byte {
 		".p99{stroke:#de2d26;fill:none;stroke-width:2}" +
 		" @media (prefers-color-scheme: dark){text{fill:#ddd}}</style>\n")
 	fmt.Fprintf(&b,
-		`<text x="%d" y="18">certificates per second (bars); latency p50 (green) and p99 (red), full height %.1f ms; %s</text>`+"\n", 10, slowest, r.Transport)
+		`<text x="%d" y="18">certificates per second (bars); `+
+			`latency p50 (green) and p99 (red), full height %.1f ms; %s</text>`+"\n", 10, slowest, r.Transport)
 	var p50, p99 strings.Builder
 	for i, s := range r.Steps {
 		x := left + i*column

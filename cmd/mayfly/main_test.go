@@ -24,8 +24,8 @@ func TestMain(m *testing.M) {
 		panic("the key derivation of the program is another one than that of package ceremony")
 	}
 	keyIterations = 1000
-	// Most of these tests wait for other processes. The flag is a command-line flag of the test binary, which testscript
-	// parses; one that is given there wins.
+	// Most of these tests wait for other processes. A value on the command line of the test binary, which testscript
+	// parses, wins.
 	if err := flag.Set("test.parallel", strconv.Itoa(max(waitingTests, runtime.GOMAXPROCS(0)))); err != nil {
 		panic(err)
 	}

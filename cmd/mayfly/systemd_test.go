@@ -102,9 +102,10 @@ ct: {embedded: {dir: log, origin: systemd.test/ct}}
 	logs := &logbuf.Buffer{}
 	serve := func(names string) *exec.Cmd {
 		t.Helper()
-		cmd := exec.Command("sh", "-c", `LISTEN_PID=$$ exec mayfly serve --config "$0"`, filepath.Join(s.Dir, "mayfly.yaml"))
-		cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+filepath.Join(dir, "s"), "LISTEN_FDS=1", "LISTEN_FDNAMES="+names,
-			"WATCHDOG_USEC=200000")
+		cmd := exec.Command("sh", "-c", `LISTEN_PID=$$ exec mayfly serve --config "$0"`,
+			filepath.Join(s.Dir, "mayfly.yaml"))
+		cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+filepath.Join(dir, "s"), "WATCHDOG_USEC=200000",
+			"LISTEN_FDS=1", "LISTEN_FDNAMES="+names)
 		cmd.ExtraFiles, cmd.Stderr = []*os.File{socket}, logs
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
@@ -130,7 +131,9 @@ ct: {embedded: {dir: log, origin: systemd.test/ct}}
 		t.Errorf("the socket does not answer\n%s", logs)
 	}
 	identity(2)
-	process.Poll(t, "reloaded", func() bool { return told.count("RELOADING=1\nMONOTONIC_USEC=") > 0 && told.count("READY=1") > 1 })
+	process.Poll(t, "reloaded", func() bool {
+		return told.count("RELOADING=1\nMONOTONIC_USEC=") > 0 && told.count("READY=1") > 1
+	})
 
 	if err := first.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)

@@ -101,7 +101,8 @@ ct: {embedded: {dir: log, origin: tls.test/ct}}
 		_ = cmd.Wait()
 	})
 	serial := func() int64 {
-		c, err := tls.Dial("tcp", http1, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // the serial number is compared
+		//nolint:gosec // the serial number is compared
+		c, err := tls.Dial("tcp", http1, &tls.Config{InsecureSkipVerify: true})
 		if err != nil {
 			return 0
 		}

@@ -52,7 +52,7 @@ func (t Table) rows() []row {
 			refused: v.Field(i).Kind() == reflect.Interface,
 		}
 		if r.set && !r.refused {
-			r.backend = v.Field(i).Interface().(signer.Backend) //nolint:forcetypeassert // a test checks that every field implements it
+			r.backend = v.Field(i).Interface().(signer.Backend) //nolint:forcetypeassert // a test checks every field
 		}
 		out = append(out, r)
 	}

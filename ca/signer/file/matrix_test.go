@@ -235,7 +235,9 @@ func TestDamage(t *testing.T) {
 		},
 		"scrypt, N is 3": {
 			"p256.scrypt.pem",
-			reencode(func(b []byte) []byte { return bytes.Replace(b, []byte{2, 2, 0x40, 0}, []byte{2, 2, 0x40, 1}, 1) }), "is damaged: it is not PKCS#8",
+			reencode(func(b []byte) []byte {
+				return bytes.Replace(b, []byte{2, 2, 0x40, 0}, []byte{2, 2, 0x40, 1}, 1)
+			}), "is damaged: it is not PKCS#8",
 		},
 		"PKCS#12 cut": {
 			"p256.pkcs12.p12", func(b []byte) []byte { return b[:len(b)-20] },

@@ -12,7 +12,7 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
 
-// isPKCS12 reports whether data begins like a PFX (RFC 7292 §4): SEQUENCE { INTEGER 3, SEQUENCE …. A private key in DER
+// isPKCS12 reports whether data begins like a PFX (RFC 7292 §4): SEQUENCE { INTEGER 3, SEQUENCE. A private key in DER
 // begins with the version 0 or 1.
 func isPKCS12(data []byte) bool {
 	in := cryptobyte.String(data)
