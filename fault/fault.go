@@ -1,8 +1,8 @@
 // Package fault has the typed errors of this module: whose fault a failure is, and what a client may learn about it.
 //
 // Every failure that may reach a client is an [Error] with a [Reason] from the closed table in reason_table.go. The
-// reason determines the kind (whose fault it is, and with it the gRPC code and the HTTP status) and the message for the
-// client.
+// reason determines the kind (and with it the gRPC code and the HTTP status), the party whose fault it is, and the message
+// for the client.
 //
 // Two rules keep causes private. Err MUST only be logged; no part of it may reach a client. No error type of this
 // module may have a GRPCStatus method, because grpc-go would send the text of a wrapped one to the client.
@@ -32,6 +32,7 @@ const (
 type Error struct {
 	Kind   Kind
 	Reason Reason
+	Party  Party
 	// Public is the message for the client.
 	Public string
 	// Meta holds facts that the client already knows, such as the issuer or the audience of its token, under the keys
@@ -51,7 +52,7 @@ func New(r Reason, cause error, meta ...string) *Error {
 	if !ok {
 		r, row = InternalError, reasons[InternalError]
 	}
-	e := &Error{Kind: row.kind, Reason: r, Public: row.message, Err: cause}
+	e := &Error{Kind: row.kind, Reason: r, Party: row.party, Public: row.message, Err: cause}
 	for i := 0; i+1 < len(meta); i += 2 {
 		if !row.declares(meta[i]) {
 			continue

@@ -83,11 +83,12 @@ type reason struct {
 	kind    Kind
 	message string
 	keys    []string
+	party   Party
 }
 
 func (r reason) declares(key string) bool { return slices.Contains(r.keys, key) }
 
-func row(k Kind, message string, keys ...string) reason { return reason{k, message, keys} }
+func row(k Kind, message string, keys ...string) reason { return reason{k, message, keys, partyOf(k)} }
 
 var reasons = map[Reason]reason{
 	TokenMissing:        row(Invalid, msgToken),
@@ -120,12 +121,12 @@ var reasons = map[Reason]reason{
 	RequestTooLarge:  row(Exhausted, msgTooLarge, "max"),
 	RateLimited:      row(Exhausted, msgRate),
 
-	ProviderUnavailable:  row(Unavailable, msgProvider, "issuer"),
-	ProviderKeysUnusable: row(Invalid, msgUnusable, "issuer"),
-	LogUnavailable:       row(Unavailable, msgLog, "cause"),
-	SignerUnavailable:    row(Unavailable, msgCA),
-	JournalUnavailable:   row(Unavailable, msgJournal),
-	NotReady:             row(Unavailable, msgNotReady, "cause"),
+	ProviderUnavailable:  row(Unavailable, msgProvider, "issuer").by(PartyProvider),
+	ProviderKeysUnusable: row(Invalid, msgUnusable, "issuer").by(PartyProvider),
+	LogUnavailable:       row(Unavailable, msgLog, "cause").by(PartyLog),
+	SignerUnavailable:    row(Unavailable, msgCA).by(PartySigner),
+	JournalUnavailable:   row(Unavailable, msgJournal).by(PartyJournal),
+	NotReady:             row(Unavailable, msgNotReady, "cause").by(PartyUs),
 
 	CallerCanceled: row(Canceled, msgCanceled),
 	CallerDeadline: row(DeadlineExceeded, msgDeadline),

@@ -14,11 +14,13 @@ type metrics struct {
 	seconds   *prometheus.HistogramVec
 	inFlight  prometheus.Gauge
 	panics    prometheus.Counter
+	slo       *sloMetrics
 	admission []prometheus.Collector
 }
 
 func newMetrics(a *admission.Controller) *metrics {
 	return &metrics{
+		slo: newSLOMetrics(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "mayfly_server_requests_total", Help: "Requests, by method, transport, gRPC code and reason.",
 		}, []string{"method", "transport", "code", "reason"}),
@@ -51,5 +53,7 @@ func newMetrics(a *admission.Controller) *metrics {
 }
 
 func (m *metrics) collectors() []prometheus.Collector {
-	return append([]prometheus.Collector{m.requests, m.legacy, m.seconds, m.inFlight, m.panics}, m.admission...)
+	return append([]prometheus.Collector{
+		m.requests, m.legacy, m.seconds, m.inFlight, m.panics, m.slo.vector, m.slo.issued,
+	}, m.admission...)
 }

@@ -56,7 +56,11 @@ func observe[R any](ctx context.Context, s *Server, c call[R]) (out R, err error
 		var none R
 		out, err = none, statusOf(failure, r.id).Err()
 	}
-	end := finished{method: c.method, issues: c.issues, record: r, failure: failure, took: time.Since(start)}
+	took := time.Since(start)
+	if c.issues {
+		s.metrics.slo.count(failure, took)
+	}
+	end := finished{method: c.method, issues: c.issues, record: r, failure: failure, took: took}
 	if failure != nil && errors.Is(failure, errIdentityLimit) {
 		s.finishLimited(ctx, end)
 	} else {

@@ -120,7 +120,7 @@ func (s *Server) onStream(ctx context.Context, info *tap.Info) (context.Context,
 	}
 	v := s.newArrival(c, from, info.Header[s.forwardedHeader()])
 	if s.streams.receiving.Full(v.source) {
-		s.refuseStream(c)
+		s.refuseStream(c, s.streams.receiving)
 		return ctx, errNoRoom
 	}
 	ctx, v.abort = context.WithCancel(ctx) // the context of the stream ends it at the latest
@@ -133,10 +133,9 @@ var errNoRoom = status.Error(codes.ResourceExhausted, fault.RateLimited.Message(
 
 // refuseStream counts a stream that is refused before any part of it is received. A connection over which only such
 // streams arrive is closed: each costs the server a goroutine, and the client nothing.
-func (s *Server) refuseStream(c *conn) {
+func (s *Server) refuseStream(c *conn, full *admission.Budget[admission.Source]) {
 	_ = s.refuse(context.Background(), refusal{
-		method: unreceived, transport: "grpc",
-		err: fault.New(fault.RateLimited, errReceiving),
+		method: unreceived, transport: "grpc", err: noRoom(full, errReceiving),
 	})
 	if c != nil && !c.proven.Load() && c.refusedStreams.Add(1) > maxRefusedStreams {
 		c.all.flood(c)
@@ -156,7 +155,7 @@ func writeNoRoom(w http.ResponseWriter) {
 // begin counts a request among those that are being received, if there is room for it.
 func (s *Server) begin(v *arrival) *fault.Error {
 	if !s.streams.receiving.Take(v.source) {
-		return fault.New(fault.RateLimited, errReceiving).WithRetryAfter(time.Second)
+		return noRoom(s.streams.receiving, errReceiving)
 	}
 	v.receiving = true
 	return nil

@@ -131,13 +131,13 @@ func (s *Server) both() http.Handler {
 		isGRPC := r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc")
 		if r.ProtoMajor == 2 {
 			if !s.streams.open.Take(v.source) {
-				s.refuseStream(v.conn)
+				s.refuseStream(v.conn, s.streams.open)
 				writeNoRoom(w)
 				return
 			}
 			defer s.streams.open.Give(v.source)
 			if isGRPC && s.streams.receiving.Full(v.source) {
-				s.refuseStream(v.conn)
+				s.refuseStream(v.conn, s.streams.receiving)
 				writeNoRoom(w)
 				return
 			}

@@ -349,8 +349,9 @@ func (c *Controller) RefusalsWaiting() int { return c.refusals.turns() }
 // that were refused together do not return together.
 const maxRetry = 5 * time.Second
 
+// overloaded returns the error of a request for which there is no capacity. No caller has exceeded a limit.
 func overloaded(cause error) error {
-	return fault.New(fault.RateLimited, cause).WithRetryAfter(time.Second + rand.N(maxRetry-time.Second)) //nolint:gosec // jitter, no secret
+	return fault.New(fault.RateLimited, cause).By(fault.PartyUs).WithRetryAfter(time.Second + rand.N(maxRetry-time.Second)) //nolint:gosec // jitter, no secret
 }
 
 type admissionError string

@@ -59,6 +59,13 @@ func (b *Budget[K]) room(key K) bool {
 	return false
 }
 
+// Exhausted reports whether no key could take a place now.
+func (b *Budget[K]) Exhausted() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.n >= b.total
+}
+
 // Give gives back a place of key.
 func (b *Budget[K]) Give(key K) {
 	b.mu.Lock()
