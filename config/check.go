@@ -59,6 +59,9 @@ func (l *loader) checkSettings() {
 	}
 	if c.Audit != nil {
 		l.main.add(fault.Under(c.Audit.Check(), "audit"))
+	} else if c.API.IdempotentRetry {
+		l.setting(fault.BadSetting("needs a journal, which has the certificates that are returned again",
+			"write audit.file, or remove the setting", "api", "idempotent_retry"))
 	}
 	l.main.add(fault.Under(c.Publish.check(), "publish"))
 }

@@ -114,10 +114,15 @@ type Listen struct {
 	Profiling bool `yaml:"profiling"`
 }
 
-// API says which versions of the API are served. The current one always is.
+// API says which versions of the API are served, and how. The current one always is.
 type API struct {
 	// V1 says whether the older API, /api/v1/ over REST, is served; gitsign needs it. Default: true.
 	V1 *bool `yaml:"v1"`
+	// IdempotentRetry says that a request that is repeated with the same token and the same key within five minutes
+	// gets the same certificate again. A repeated request costs no signature, no log entry, and no use of a token with
+	// a budget. The journal then has the certificates, so that they are found again after a restart, unless
+	// audit.subjects is digest. It needs audit.file. Default: false.
+	IdempotentRetry bool `yaml:"idempotent_retry"`
 }
 
 // Identity says who may get certificates.

@@ -43,6 +43,14 @@ type repeats struct {
 	count  int    // denials since the last record about them
 }
 
+// repetition describes what a record about repeated requests counts.
+func (r *Record) repetition() string {
+	if r.Kind == Repeated {
+		return "requests of this identity that got the same certificate again"
+	}
+	return "denials of this identity for this reason"
+}
+
 // denials decides which denials are written in full. It is used under the lock of the journal.
 type denials struct {
 	unauthenticated, verified *rate.Limiter
@@ -111,7 +119,7 @@ func (d *denials) summaries(now time.Time, closing bool) (out []entry, rest int)
 			out = append(out, entry{record: Record{
 				Kind: Dropped, Issuer: r.Issuer, Subject: r.Subject, SAN: r.SAN, Entry: r.Entry,
 				ProviderKey: r.ProviderKey, Reason: r.Reason, Count: one.count,
-				Text: fmt.Sprintf("further denials of this identity for this reason within %s", reportRepeated),
+				Text: fmt.Sprintf("further %s within %s", r.repetition(), reportRepeated),
 			}})
 		}
 		one.count, one.record = 0, Record{}

@@ -255,7 +255,7 @@ func (j *Journal) enqueue(e entry) error {
 		return errClosed
 	case e.wait != nil && j.broken != nil:
 		return j.broken
-	case e.wait == nil && e.record.denial():
+	case e.wait == nil && e.record.unsigned():
 		full, counted := false, false
 		if j.notes < maxNotes {
 			full, counted = j.denials.admit(&e.record)

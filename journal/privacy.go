@@ -87,9 +87,10 @@ func (p *privacy) apply(r *Record) {
 	if p == nil {
 		return
 	}
-	for _, at := range []*string{&r.Subject, &r.SAN} {
+	for _, at := range []*string{&r.Subject, &r.SAN, &r.Repository} {
 		if *at != "" {
 			*at = SubjectDigest(p.salt, *at)
 		}
 	}
+	r.DER, r.Retry = "", "" // the certificate names the subject
 }

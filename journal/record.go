@@ -28,8 +28,10 @@ const (
 	Outcome   Kind = "outcome"   // the result of a request: all of the intent again, Result, SCTs
 	Alarm     Kind = "alarm"     // a finding that needs an operator; Reason, Text
 	Recovered Kind = "recovered" // the journal could not be written, or a torn end was set aside; Text
-	Dropped   Kind = "dropped"   // denials that were only counted; Count
-	Event     Kind = "event"     // an event that operators should know of, such as a new shard; Reason, Text
+	// Repeated: a client that repeated its request got the certificate of an earlier outcome again; Serial, Certificate
+	Repeated Kind = "repeated"
+	Dropped  Kind = "dropped" // denials that were only counted; Count
+	Event    Kind = "event"   // an event that operators should know of, such as a new shard; Reason, Text
 )
 
 // Result is the result of a request. It is a closed set.
@@ -57,9 +59,11 @@ type Record struct {
 	Issuer  string `json:"issuer,omitempty"`  // OIDC issuer
 	Subject string `json:"subject,omitempty"` // or its salted digest, "hmac-sha256:…"
 	SAN     string `json:"san,omitempty"`     // likewise
-	Entry   string `json:"entry,omitempty"`   // of the issuer file
-	Rule    string `json:"rule,omitempty"`    // of the policy, which decided
-	Config  string `json:"config,omitempty"`  // digest of the configuration in force
+	// source-repository-uri of the identity, or its salted digest
+	Repository string `json:"repository,omitempty"`
+	Entry      string `json:"entry,omitempty"`  // of the issuer file
+	Rule       string `json:"rule,omitempty"`   // of the policy, which decided
+	Config     string `json:"config,omitempty"` // digest of the configuration in force
 
 	// RFC 7638 thumbprint (SHA-256, base64url) of the key that verified the token
 	ProviderKey string `json:"provider_key,omitempty"`
@@ -74,8 +78,12 @@ type Record struct {
 	Reason      string `json:"reason,omitempty"`      // of package fault; of an alarm: its kind
 	SCTs        []SCT  `json:"scts,omitempty"`        // in the certificate
 	Certificate string `json:"certificate,omitempty"` // SHA-256 of its DER
-	Signatures  int    `json:"signatures,omitempty"`  // by the CA key, for this request; see Stop and Reload
-	Micros      int64  `json:"micros,omitempty"`      // microseconds from the decoded request to this record
+	// the certificate itself, base64 of its DER, and the digest of the token and the key that it was requested with. Only
+	// with api.idempotent_retry.
+	DER        string `json:"der,omitempty"`
+	Retry      string `json:"retry,omitempty"`
+	Signatures int    `json:"signatures,omitempty"` // by the CA key, for this request; see Stop and Reload
+	Micros     int64  `json:"micros,omitempty"`     // microseconds from the decoded request to this record
 
 	// In a start record: 26 random letters and digits, different for each process.
 	Instance string `json:"instance,omitempty"`
@@ -95,9 +103,8 @@ type SCT struct {
 	Extensions string `json:"extensions,omitempty"` // of a static-ct log: they contain the leaf index
 }
 
-// denial reports whether r is the outcome of a request for which nothing was signed. Any caller can cause any number of
-// them.
-func (r *Record) denial() bool { return r.Kind == Outcome && r.Signatures == 0 }
+// unsigned reports whether r is about a request for which nothing was signed. Any caller can cause any number of them.
+func (r *Record) unsigned() bool { return r.Kind == Repeated || r.Kind == Outcome && r.Signatures == 0 }
 
 // unauthenticated reports whether no token of the request was verified.
 func (r *Record) unauthenticated() bool { return r.ProviderKey == "" }
@@ -107,7 +114,7 @@ func (r *Record) check() error {
 	if r.Signatures < 0 || r.Micros < 0 || r.Count < 0 {
 		return fmt.Errorf("a %s record with a negative number", r.Kind)
 	}
-	if n := len(r.Issuer) + len(r.Subject) + len(r.SAN) + len(r.Entry) + len(r.Rule) + len(r.Text); n > maxText {
+	if n := len(r.Issuer) + len(r.Subject) + len(r.SAN) + len(r.Repository) + len(r.Entry) + len(r.Rule) + len(r.Text); n > maxText {
 		return fmt.Errorf("a %s record with %d bytes of text; at most %d", r.Kind, n, maxText)
 	}
 	return nil

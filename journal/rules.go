@@ -43,7 +43,7 @@ func (s *rules) record(r *Record) (wrong []string) {
 		return nil
 	case Recovered:
 		return nil
-	case Stop, Reload, Trial, Intent, Outcome, Alarm, Dropped, Event:
+	case Stop, Reload, Trial, Intent, Outcome, Repeated, Alarm, Dropped, Event:
 		if !s.running && !s.partial {
 			add("a record of kind %s outside of a start and its stop", r.Kind)
 		}
@@ -64,6 +64,10 @@ func (s *rules) record(r *Record) (wrong []string) {
 		wrong = append(wrong, s.intent(r)...)
 	case Outcome:
 		wrong = append(wrong, s.outcome(r)...)
+	case Repeated:
+		if r.Signatures != 0 {
+			add("a certificate that was returned again has a signature")
+		}
 	case Start, Recovered, Alarm, Dropped, Event:
 	}
 	return wrong

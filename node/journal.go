@@ -149,6 +149,23 @@ func (n *Node) openJournal(registry *prometheus.Registry) (err error) {
 	if j := n.journal.journal; j != nil {
 		registry.MustRegister(j.Collectors()...)
 	}
+	if n.started.API.IdempotentRetry {
+		n.rememberIssued(n.started.Audit.File)
+	}
 	registry.MustRegister(n.auditor.collectors()...)
 	return nil
+}
+
+// rememberIssued reads the certificates of the last minutes from the journal, so that a client that repeats its request
+// after a restart gets the same one. A record that cannot be read costs its client a new certificate, nothing else.
+func (n *Node) rememberIssued(path string) {
+	reader, err := journal.Tail(path, server.RetryRecords)
+	if err == nil {
+		defer reader.Close() //nolint:errcheck // it was only read
+		err = reader.Drain(func(d *journal.Damage) { n.log.Warn("journal", "cause", d.Error()) },
+			func(e journal.Entry) error { return n.server.Remember(&e.Record) })
+	}
+	if err != nil {
+		n.log.Warn("certificates of the last process are not returned again", "cause", err.Error())
+	}
 }

@@ -292,6 +292,7 @@ func (s *snapshot) core(generation uint64) *server.Core {
 		Issuers: s.issuers, Keys: s.keys, Authority: s.authority, MLDSA: s.mldsa, Generation: generation,
 		Digest:   s.config.Digest,
 		NoLegacy: s.config.API.V1 != nil && !*s.config.API.V1, Journal: s.journal.journal,
+		IdempotentRetry: s.config.API.IdempotentRetry,
 	}
 }
 

@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"context"
+	"encoding/pem"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -81,4 +82,19 @@ func localAddr(ctx context.Context, address string) context.Context {
 func withSource(ctx context.Context, address string) context.Context {
 	s := admission.SourceOf(netip.MustParseAddr(address))
 	return context.WithValue(ctx, admission.ContextKey{}, &s)
+}
+
+// postTo sends a request for a certificate to a handler and returns the body of the response.
+func postTo(h http.Handler, body string) string {
+	out := httptest.NewRecorder()
+	r := httptest.NewRequest(http.MethodPost, "/api/v2/signingCert", strings.NewReader(body))
+	r.Header.Set("Content-Type", "application/json")
+	h.ServeHTTP(out, r)
+	return out.Body.String()
+}
+
+// pemText is a certificate in the JSON of a response.
+func pemText(der []byte) string {
+	block := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	return strings.ReplaceAll(strings.TrimSuffix(block, "\n"), "\n", `\n`)
 }

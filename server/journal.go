@@ -3,13 +3,16 @@ package server
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/identity"
 	"github.com/mayfly-ca/mayfly/journal"
 	"github.com/mayfly-ca/mayfly/oidc"
 	"github.com/mayfly-ca/mayfly/pop"
@@ -23,6 +26,8 @@ type journalEntry struct {
 	facts      journal.Record
 	signed     bool // a precertificate or a certificate was signed, or may have been
 	hasOutcome bool // the outcome is in the journal, or may be
+	// the digest by which a repeated request finds the certificate, or "" if retries are not idempotent
+	retry string
 }
 
 // outcomeTime bounds the wait for an outcome. The wait continues after the end of the request's context.
@@ -40,6 +45,7 @@ func (a *journalEntry) decision(d *oidc.Decision) {
 	f := &a.facts
 	f.Issuer, f.Subject, f.SAN, f.Entry, f.Rule, f.ProviderKey = d.Identity.Issuer, d.Identity.Subject,
 		d.Identity.SAN.Value, d.Entry, d.Rule, d.ProviderKey
+	f.Repository = d.Identity.Extensions.Get(identity.SourceRepositoryURI)
 }
 
 func (a *journalEntry) key(k pop.Key) {
@@ -85,6 +91,9 @@ func (r *record) outcome(ctx context.Context, o ca.Outcome) error {
 	}
 	e := r.journalRecord(journal.Outcome)
 	e.Result, e.Certificate = journal.Issued, hexSum(o.Certificate)
+	if r.entry.retry != "" {
+		e.Retry, e.DER = r.entry.retry, base64.StdEncoding.EncodeToString(o.Certificate)
+	}
 	for _, raw := range o.SCTs {
 		s, err := tbs.ParseSCT(raw)
 		if err != nil {
@@ -102,6 +111,18 @@ func (r *record) outcome(ctx context.Context, o ca.Outcome) error {
 	// written.
 	r.entry.hasOutcome = err == nil || errors.Is(err, errOutcomeTime)
 	return err
+}
+
+// repeated writes that a client got a certificate again. The outcome of the certificate is durable, so there is no wait
+// for this record.
+func (r *record) repeated(cert *ca.Certificate) {
+	r.attrs = append(r.attrs, slog.Bool("repeated", true))
+	if r.entry.journal == nil {
+		return
+	}
+	e := r.journalRecord(journal.Repeated)
+	e.Serial, e.Certificate = fmt.Sprintf("%040x", cert.Serial), hexSum(cert.DER)
+	r.entry.journal.Note(&e)
 }
 
 // refused writes that a request ended without a certificate, and why. It does not wait for the record to be durable.

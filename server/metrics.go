@@ -12,6 +12,7 @@ type metrics struct {
 	requests  *prometheus.CounterVec
 	legacy    *prometheus.CounterVec
 	seconds   *prometheus.HistogramVec
+	repeated  prometheus.Counter
 	inFlight  prometheus.Gauge
 	panics    prometheus.Counter
 	slo       *sloMetrics
@@ -31,6 +32,10 @@ func newMetrics(a *admission.Controller) *metrics {
 			Name: "mayfly_server_request_seconds", Help: "Time from decoded request to answer.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 20},
 		}, []string{"method"}),
+		repeated: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "mayfly_server_repeated_certificates_total",
+			Help: "Repeated requests that got the certificate of the first one again (api.idempotent_retry).",
+		}),
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "mayfly_server_requests_running",
 			Help: "Requests that are running.",
@@ -54,6 +59,6 @@ func newMetrics(a *admission.Controller) *metrics {
 
 func (m *metrics) collectors() []prometheus.Collector {
 	return append([]prometheus.Collector{
-		m.requests, m.legacy, m.seconds, m.inFlight, m.panics, m.slo.vector, m.slo.issued,
+		m.requests, m.legacy, m.seconds, m.repeated, m.inFlight, m.panics, m.slo.vector, m.slo.issued,
 	}, m.admission...)
 }

@@ -42,6 +42,8 @@ type Core struct {
 	Generation uint64 // number of the loaded configuration, from 1
 	Digest     string // SHA-256 of the configuration, in hexadecimal
 	NoLegacy   bool   // the older API (v1) is switched off
+	// IdempotentRetry: a request that is repeated with the same token and key gets the same certificate again.
+	IdempotentRetry bool
 	// Journal receives the decisions. Nil means that none are recorded.
 	Journal *journal.Journal
 
@@ -148,6 +150,7 @@ type Server struct {
 	listening     *listening
 	refusals      refusals
 	identityLimit *identityLimit
+	retries       *retries
 	limited       refusals
 	tooSlow       *fault.Error // the cause when a request exceeds its time; never changed
 	state         atomic.Pointer[state]
@@ -190,7 +193,7 @@ func New(o Options) (*Server, error) {
 	if s.onReadiness = o.OnReadiness; s.onReadiness == nil {
 		s.onReadiness = func(string) {}
 	}
-	s.identityLimit = newIdentityLimit(o.Now)
+	s.identityLimit, s.retries = newIdentityLimit(o.Now), newRetries(o.Now)
 	s.streams, s.listening = newStreams(s.limits.Streams), newListening(s)
 	s.tooSlow = fault.New(fault.NotReady, context.DeadlineExceeded, "cause",
 		fmt.Sprintf("no certificate within %s", s.limits.Request))

@@ -157,10 +157,15 @@ func (w *fixture) proof(challenge string) []byte {
 }
 
 func (w *fixture) message(token string) *fulciopb.CreateSigningCertificateRequest {
+	return w.messageFor(token, "alice@example.com")
+}
+
+// messageFor is a request with a proof for a challenge.
+func (w *fixture) messageFor(token, challenge string) *fulciopb.CreateSigningCertificateRequest {
 	return &fulciopb.CreateSigningCertificateRequest{
 		Credentials: &fulciopb.Credentials{Credentials: &fulciopb.Credentials_OidcIdentityToken{OidcIdentityToken: token}},
 		Key: &fulciopb.CreateSigningCertificateRequest_PublicKeyRequest{PublicKeyRequest: &fulciopb.PublicKeyRequest{
-			PublicKey: &fulciopb.PublicKey{Content: w.publicPEM()}, ProofOfPossession: w.proof("alice@example.com"),
+			PublicKey: &fulciopb.PublicKey{Content: w.publicPEM()}, ProofOfPossession: w.proof(challenge),
 		}},
 	}
 }

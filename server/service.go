@@ -42,7 +42,8 @@ func (s service) CreateSigningCertificate(ctx context.Context,
 func (s service) create(ctx context.Context, core *Core, in *fulciopb.CreateSigningCertificateRequest,
 	r *record,
 ) (*fulciopb.SigningCertificate, error) {
-	d, err := core.Issuers.IdentifyFrom(ctx, admission.SourceIn(ctx).Addr, credential(ctx, in))
+	token := credential(ctx, in)
+	d, err := core.Issuers.IdentifyFrom(ctx, admission.SourceIn(ctx).Addr, token)
 	r.decision(d)
 	if limited := s.identityLimit.check(d); limited != nil {
 		return nil, limited
@@ -68,9 +69,8 @@ func (s service) create(ctx context.Context, core *Core, in *fulciopb.CreateSign
 			"algorithm", key.Algorithm)
 	}
 	request := ca.Request{Identity: &d.Identity, SPKI: key.SPKI, PublicKey: key.Public}
-	r.journalled(&request)
 	authority, chain := core.issuerFor(key)
-	cert, err := authority.Issue(ctx, request)
+	cert, err := s.issue(ctx, issuance{core, authority, request, token, r})
 	if err != nil {
 		return nil, err
 	}

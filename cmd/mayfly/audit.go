@@ -20,14 +20,14 @@ import (
 func newAudit() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "audit",
-		Short: "Verify, follow and search the journal, and compare it with the logs",
+		Short: "Verify, follow, search and sum up the journal, and compare it with the logs",
 		Long: "The journal has every decision of the CA as one line of JSON; docs/audit.md describes it. All " +
 			"commands except clear only\n" +
 			"read, and work on a journal that is being written.",
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error { return cmd.Help() }),
 	}
-	cmd.AddCommand(newAuditVerify(), newAuditTail(), newAuditQuery(), newAuditReconcile(), newAuditClear())
+	cmd.AddCommand(newAuditVerify(), newAuditTail(), newAuditQuery(), newAuditUsage(), newAuditReconcile(), newAuditClear())
 	return cmd
 }
 
@@ -129,7 +129,7 @@ func recordWhy(r *journal.Record) string {
 		add(fmt.Sprintf("%d signatures since the start", r.Signatures))
 	case journal.Dropped:
 		add(fmt.Sprintf("%d denials not written", r.Count))
-	case journal.Trial, journal.Intent, journal.Outcome, journal.Alarm, journal.Recovered, journal.Event:
+	case journal.Trial, journal.Intent, journal.Outcome, journal.Repeated, journal.Alarm, journal.Recovered, journal.Event:
 	}
 	add(r.Text)
 	return strings.Join(out, "; ")

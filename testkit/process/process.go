@@ -137,6 +137,7 @@ type Server struct {
 	HTTP, GRPC string
 	Admin      string
 	CPUBefore  time.Duration
+	env        []string
 }
 
 // Serve starts a server and waits until it is ready.
@@ -168,23 +169,30 @@ func Serve(tb testing.TB, set Setup) *Server {
 			set.Issuer, set.Issuers))
 	write("mayfly.yaml", fmt.Appendf(nil, "listen: {http: %q, grpc: %q, admin: %q}\nidentity: {file: identity.yaml}\n"+
 		"ca:\n  file: {chain: chain.pem, key: key.pem}\n%sct:\n%s%s", s.HTTP, s.GRPC, s.Admin, set.CA, logs, set.More))
-	s.Cmd = exec.Command(cmp.Or(os.Getenv("MAYFLY"), "mayfly"), "serve", "--config", filepath.Join(dir, "mayfly.yaml"),
-		"--log-level", "warn")
-	s.Cmd.Stderr = s.Logs
-	s.Cmd.Env = append(os.Environ(), set.Env...)
-	if err := s.Cmd.Start(); err != nil {
-		tb.Fatal(err)
-	}
+	s.env = append(os.Environ(), set.Env...)
 	tb.Cleanup(func() {
 		_ = s.Cmd.Process.Signal(os.Interrupt)
 		_ = s.Cmd.Wait()
 	})
+	s.start(tb)
+	return s
+}
+
+// start starts the process and waits until it is ready.
+func (s *Server) start(tb testing.TB) {
+	tb.Helper()
+	s.Cmd = exec.Command(cmp.Or(os.Getenv("MAYFLY"), "mayfly"), "serve", "--config",
+		filepath.Join(s.Dir, "mayfly.yaml"), "--log-level", "warn")
+	s.Cmd.Stderr, s.Cmd.Env = s.Logs, s.env
+	if err := s.Cmd.Start(); err != nil {
+		tb.Fatal(err)
+	}
 	for deadline := time.Now().Add(10 * time.Second); ; {
 		resp, err := http.Get("http://" + s.HTTP + "/api/v2/trustBundle")
 		if err == nil {
 			_ = resp.Body.Close()
 			if resp.StatusCode == http.StatusOK {
-				return s
+				return
 			}
 		}
 		if time.Now().After(deadline) {
@@ -192,6 +200,16 @@ func Serve(tb testing.TB, set Setup) *Server {
 		}
 		time.Sleep(20 * time.Millisecond) // the state of another process can only be polled
 	}
+}
+
+// KillAndStart ends the process with SIGKILL, starts it again with the same configuration, and waits until it is ready.
+func (s *Server) KillAndStart(tb testing.TB) {
+	tb.Helper()
+	if err := s.Cmd.Process.Kill(); err != nil {
+		tb.Fatal(err)
+	}
+	_ = s.Cmd.Wait() // the error is expected: the process was killed
+	s.start(tb)
 }
 
 // givenOut counts the addresses that freeAddress has given out.
