@@ -62,12 +62,15 @@ var layers = map[string][]string{
 	"reconcile":         {"journal", "monitor", "tbs", "fault"}, // compares journals with logs
 	"reconcile/webhook": {},                                     // delivers findings
 
+	// the path of a request up to the SCTs, at intervals
+	"canary": {"ca", "fault", "journal", "oidc", "pop", "tbs"},
+
 	"proto": {},
 	// the states of chains; how long a certificate is valid
 	"rotation": {"ca", "fault"},
 	"config": {
 		"oidc", "pop", "ca", "ca/signer", "ca/signer/backends", "rotation", "ctlog", "ctlog/embedded",
-		"ctlog/remote", "journal",
+		"ctlog/remote", "journal", "canary",
 		"reconcile", "server/servertls", "fault",
 	},
 	// tbs: the SCTs that a certificate has, for the journal
@@ -91,6 +94,7 @@ var layers = map[string][]string{
 		"oidc", "pop", "ca", "ca/signer", "ctlog", "ctlog/embedded", "ctlog/remote", "monitor", "journal",
 		"reconcile", "reconcile/webhook", "ceremony", "config", "rotation", "server", "server/admission",
 		"server/servertls", "trust", "loglist", "tbs", "fault",
+		"canary",
 		"client", // a rotation asks the running CA for its trust bundle
 	},
 	"dev": {"node", "ca", "client", "config", "server", "trust", "dev/idp", "dev/tsa", "fault"},

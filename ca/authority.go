@@ -48,11 +48,11 @@ type Intent struct {
 	Text string
 }
 
-// Outcome is how an intent ended: with a certificate, or with Err.
+// Outcome is how an intent ended: with a certificate, with Err, or with neither (see [Authority.Canary]).
 type Outcome struct {
 	Serial      []byte   // serial number of the intent
 	Certificate []byte   // DER; nil if there is none
-	SCTs        [][]byte // the SCTs in the certificate, in TLS encoding
+	SCTs        [][]byte // the SCTs in the certificate, or of the canary's precertificate, in TLS encoding
 	// Signatures is the number of calls of the CA's signer for this request. A failed call counts, because the signer
 	// may have signed before it failed.
 	Signatures int

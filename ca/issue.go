@@ -257,21 +257,8 @@ func (a *Authority) signTBS(ctx context.Context, raw []byte, n *int) ([]byte, er
 func (a *Authority) logAndSign(ctx context.Context, d *unsigned, pre []byte, n *int) (final []byte,
 	scts [][]byte, err error,
 ) {
-	start := time.Now()
-	chain := a.chainDER
-	if d.precerts != nil {
-		chain = d.precerts.chain
-	}
-	scts, err = a.submit(ctx, tbs.Precertificate{
-		DER: pre, Chain: chain, Entry: tbs.Entry{IssuerKeyHash: a.keyHash, TBS: d.withoutSCTs},
-		NotBefore: d.want.notBefore, NotAfter: d.want.notBefore.Add(Validity),
-	})
-	a.metrics.stage(stageLog, start)
-	if err != nil {
-		return nil, nil, d.precerts.explain(err)
-	}
-	if ctx.Err() != nil { // B12: the caller has left
-		return nil, nil, contextError(ctx)
+	if scts, err = a.log(ctx, d, pre); err != nil {
+		return nil, nil, err
 	}
 	raw, err := d.tbs.Final(scts)
 	if err != nil {
@@ -288,6 +275,27 @@ func (a *Authority) logAndSign(ctx context.Context, d *unsigned, pre []byte, n *
 		return nil, nil, fmt.Errorf("correspond: %w", err)
 	}
 	return final, scts, nil
+}
+
+// log submits the precertificate to the logs and returns their SCTs.
+func (a *Authority) log(ctx context.Context, d *unsigned, pre []byte) (scts [][]byte, err error) {
+	start := time.Now()
+	chain := a.chainDER
+	if d.precerts != nil {
+		chain = d.precerts.chain
+	}
+	scts, err = a.submit(ctx, tbs.Precertificate{
+		DER: pre, Chain: chain, Entry: tbs.Entry{IssuerKeyHash: a.keyHash, TBS: d.withoutSCTs},
+		NotBefore: d.want.notBefore, NotAfter: d.want.notBefore.Add(Validity),
+	})
+	a.metrics.stage(stageLog, start)
+	if err != nil {
+		return nil, d.precerts.explain(err)
+	}
+	if ctx.Err() != nil { // B12: the caller has left
+		return nil, contextError(ctx)
+	}
+	return scts, nil
 }
 
 func (a *Authority) submit(ctx context.Context, p tbs.Precertificate) (scts [][]byte, err error) {

@@ -63,6 +63,7 @@ func (l *loader) checkSettings() {
 		l.setting(fault.BadSetting("needs a journal, which has the certificates that are returned again",
 			"write audit.file, or remove the setting", "api", "idempotent_retry"))
 	}
+	l.main.add(fault.Under(c.Canary.Check(c.CT.None != nil), "canary"))
 	l.main.add(fault.Under(c.Publish.check(), "publish"))
 }
 

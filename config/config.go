@@ -14,6 +14,7 @@ package config
 import (
 	"errors"
 
+	"github.com/mayfly-ca/mayfly/canary"
 	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
 	"github.com/mayfly-ca/mayfly/ctlog/remote"
@@ -46,6 +47,9 @@ type Config struct {
 	// Audit is the journal of decisions: no certificate is released without a record. When omitted: there is no
 	// journal, and decisions are in the log only.
 	Audit *Audit `yaml:"audit" restart:"yes"`
+	// Canary tries the whole path at intervals, from a token to the SCTs of a precertificate, without making a
+	// certificate. When omitted: there is no canary.
+	Canary *canary.Config `yaml:"canary"`
 	// Publish says where verifiers get the trust material of this CA.
 	Publish Publish `yaml:"publish"`
 	// StateDir is the directory in which the last good keys of identity providers outlast a restart; only the CA

@@ -128,6 +128,12 @@ func TestRefuses(t *testing.T) {
 		"unknown key": {"identiy: {}\n" + identity + caFile + embedded, issuers, "mayfly.yaml:1:1", "identity"},
 		"key twice":   {identity + identity + caFile + embedded, issuers, "mayfly.yaml:3:1", ""},
 		"no CA":       {identity + embedded, issuers, "mayfly.yaml:", "ca"},
+		"canary too often": {
+			identity + caFile + embedded + "canary:\n  interval: 1s\n", issuers, "mayfly.yaml:8:13", "10s to 24h",
+		},
+		"canary without a log": {
+			identity + caFile + "ct: {none: {reason: x}}\ncanary: {}\n", issuers, "mayfly.yaml:", "needs a transparency log",
+		},
 		"two backends": {
 			identity + "ca:\n  ephemeral: {}\n  file: {chain: chain.pem, key: key.pem}\n" + embedded,
 			issuers, "mayfly.yaml:3:1", "more than one",

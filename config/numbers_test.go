@@ -69,6 +69,7 @@ func TestNumbers(t *testing.T) {
 			base + embedded + "audit: {file: x, reconcile: {lag: ", "}}\n",
 			warned, "1m", false,
 		},
+		"canary.interval":         {base + embedded + "canary: {interval: ", "}\n", refused, "1m", false},
 		"ca.rotation.propagation": {base + "  rotation: {propagation: ", "}\n" + embedded, value, "10h", false},
 		"ca.rotation.keep":        {base + "  rotation: {keep: ", "}\n" + embedded, refused, "10h", false},
 		"ca.rotation.renew.at":    {renew + "at: ", "}\n" + embedded, warned, "0.5", false},

@@ -20,6 +20,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/ca/signer/backends"
+	"github.com/mayfly-ca/mayfly/canary"
 	"github.com/mayfly-ca/mayfly/ceremony"
 	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
@@ -449,6 +450,7 @@ func TestDocumentedDefaults(t *testing.T) {
 		"ct.logs[].max_merge_delay": remote.Config{}.MergeDelay(), "ct.logs[].embed": remote.Config{}.Embeds(),
 		"ct.embedded.lead":      embedded.Config{}.LeadOrDefault(),
 		"ct.policy.attempt":     ctlog.PolicyConfig{}.AttemptOrDefault(),
+		"canary.interval":       (&canary.Config{}).Period(),
 		"audit.reconcile.every": (&reconcile.Config{}).Period(),
 		"audit.reconcile.lag":   (&reconcile.Config{}).LagOrDefault(),
 	} {

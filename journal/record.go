@@ -42,6 +42,8 @@ const (
 	Issued Result = "issued" // the certificate was released
 	Failed Result = "failed" // signed at least once, and no certificate was released
 	Denied Result = "denied" // nothing was signed
+	// Canary: a precertificate of the CA's own was signed and is in logs, and no certificate was made, on purpose.
+	Canary Result = "canary"
 )
 
 // Record is one line of a journal: a JSON object with these members in this order, followed by a line feed. Empty
@@ -53,7 +55,7 @@ type Record struct {
 	Kind   Kind      `json:"kind"`
 
 	RequestID string `json:"request_id,omitempty"`
-	Transport string `json:"transport,omitempty"` // grpc or rest
+	Transport string `json:"transport,omitempty"` // grpc, rest or canary
 	Source    string `json:"source,omitempty"`    // address of the client
 
 	Issuer  string `json:"issuer,omitempty"`  // OIDC issuer
@@ -76,7 +78,7 @@ type Record struct {
 
 	Result      Result `json:"result,omitempty"`
 	Reason      string `json:"reason,omitempty"`      // of package fault; of an alarm: its kind
-	SCTs        []SCT  `json:"scts,omitempty"`        // in the certificate
+	SCTs        []SCT  `json:"scts,omitempty"`        // in the certificate; of a canary: for the precertificate
 	Certificate string `json:"certificate,omitempty"` // SHA-256 of its DER
 	// the certificate itself, base64 of its DER, and the digest of the token and the key that it was requested with. Only
 	// with api.idempotent_retry.

@@ -124,12 +124,15 @@ type misplaced struct {
 func (s *rules) outcome(r *Record) (wrong []string) {
 	s.made += r.Signatures
 	switch r.Result {
-	case Issued, Failed, Denied:
+	case Issued, Failed, Denied, Canary:
 	default:
 		wrong = append(wrong, fmt.Sprintf("an unknown result: %q", r.Result))
 	}
 	if r.Result == Denied && r.Signatures > 0 {
 		wrong = append(wrong, "a denied request has a signature")
+	}
+	if r.Result == Canary && (r.Signatures > 1 || r.Certificate != "") {
+		wrong = append(wrong, "a canary has more than the signature of a precertificate")
 	}
 	if r.Serial == "" && r.Result == Denied {
 		return wrong

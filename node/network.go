@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/mayfly-ca/mayfly/canary"
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
 	"github.com/mayfly-ca/mayfly/fault"
@@ -79,7 +80,9 @@ func (n *Node) newServer(registry *prometheus.Registry, tiles *embeddedHandler) 
 	n.admission = admission.New(admission.Options{
 		Requests: cfg.Limits.Requests, MaxWait: cfg.Limits.Wait, Processors: reserveProcessors(),
 	})
+	n.canary = canary.New(canary.Options{Target: n.canaryTarget, Compute: n.admission.Compute, Logger: n.log})
 	n.server, err = server.New(server.Options{
+		Canary: n.canary,
 		Logger: n.log, Readiness: n.readiness, Registry: registry, CT: tiles.orNil(cfg.CT.Embedded != nil),
 		Limits: server.Limits{
 			Drain: n.options.Drain, Connections: cfg.Limits.Connections, PerSource: cfg.Limits.ConnectionsPerSource,

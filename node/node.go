@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/mayfly-ca/mayfly/canary"
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/internal/systemd"
 	"github.com/mayfly-ca/mayfly/rotation"
@@ -57,6 +58,7 @@ type Node struct {
 	journal   processJournal
 	auditor   *auditor // nil: nothing is audited
 	admission *admission.Controller
+	canary    *canary.Canary
 	server    *server.Server
 	readiness *server.Readiness
 	metrics   *reloadMetrics
@@ -179,6 +181,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	watching.Go(func() { n.keepTUF(ctx) })
 	watching.Go(func() { n.keepTLS(ctx) })
 	watching.Go(func() { n.keepWatchdog(ctx) })
+	watching.Go(func() { n.canary.Run(ctx) })
 	defer watching.Wait()
 	defer cancel()
 	n.log.Info("started", "issuer_count", len(first.issuers.Issuers()), "log_count", first.logCount(),

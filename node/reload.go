@@ -26,7 +26,7 @@ func (n *Node) install(ctx context.Context, s *snapshot) {
 	old := n.current.Swap(s)
 	n.auditor.install(s)
 	n.server.SetCore(s.core(n.generation))
-	n.readiness.Replace(append(slices.Concat(s.checks(), n.chainCheck(s), n.auditor.check(),
+	n.readiness.Replace(append(slices.Concat(s.checks(), n.chainCheck(s), n.auditor.check(), n.canaryCheck(s),
 		[]server.Check{n.expiryCheck(), n.tlsCheck()}),
 		server.Check{Name: "config", Ask: func() server.Health {
 			return server.Health{OK: true, Advisory: true, Warning: n.reloadProblem.Load().(string)} //nolint:forcetypeassert // nothing else is stored
@@ -38,6 +38,7 @@ func (n *Node) install(ctx context.Context, s *snapshot) {
 	n.adopt(s.files.rotation)
 	n.wakeConductor()
 	n.wakeCounts()
+	n.canary.Changed()
 }
 
 // wakeConductor has the conductor make a round now.
@@ -60,7 +61,7 @@ func (n *Node) Describe(chan<- *prometheus.Desc) {}
 // Collect implements [prometheus.Collector].
 func (n *Node) Collect(out chan<- prometheus.Metric) {
 	if s := n.current.Load(); s != nil {
-		for _, c := range s.collectors() {
+		for _, c := range append(s.collectors(), n.canaryCollectors(s)...) {
 			c.Collect(out)
 		}
 	}

@@ -62,15 +62,20 @@ type shared struct {
 
 // New returns a verifier. It fetches nothing; see [Verifier.Start]. Its errors are [fault.Setting] values.
 func New(c Config, o Options) (*Verifier, error) {
-	s := &shared{now: o.Now, algorithms: token.Algorithms(), pool: provider.NewPool(o), metrics: newMetrics()}
-	if s.now == nil {
-		s.now = time.Now
-	}
+	s := newShared(o)
 	v, err := s.verifier(c)
 	if err != nil {
 		s.pool.Close()
 	}
 	return v, err
+}
+
+func newShared(o Options) *shared {
+	s := &shared{now: o.Now, algorithms: token.Algorithms(), pool: provider.NewPool(o), metrics: newMetrics()}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	return s
 }
 
 // With returns a verifier for another configuration that shares the keys, the metrics and the background work of v. Its
@@ -82,6 +87,10 @@ func (s *shared) verifier(c Config) (*Verifier, error) {
 	if err != nil {
 		return nil, err
 	}
+	return s.verifierOf(table)
+}
+
+func (s *shared) verifierOf(table *issuer.Table) (*Verifier, error) {
 	var entries []provider.Entry
 	for _, e := range table.Entries() {
 		entries = append(entries, e.ProviderEntry())

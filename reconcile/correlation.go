@@ -202,6 +202,10 @@ func (c *correlation) addOutcome(j *journalState, r *journal.Record) {
 	one := c.rows.at(n)
 	if r.Result != journal.Issued {
 		one.flags |= failed
+		if r.Result == journal.Canary {
+			one.flags |= canary
+			c.addJournalSCTs(j, r, n)
+		}
 		return
 	}
 	if one.is(issued) {
@@ -214,6 +218,11 @@ func (c *correlation) addOutcome(j *journalState, r *journal.Record) {
 	if sum, ok := parseDigest(r.Certificate); ok {
 		one.certPrefix = certPrefix(sum)
 	}
+	c.addJournalSCTs(j, r, n)
+}
+
+// addJournalSCTs adds the SCTs of a record. The row with the number n is that of the record.
+func (c *correlation) addJournalSCTs(j *journalState, r *journal.Record, n uint32) {
 	for i := range r.SCTs {
 		if problem := c.addJournalSCT(n, &r.SCTs[i]); problem != "" {
 			j.broken(c, r, problem)
@@ -221,7 +230,7 @@ func (c *correlation) addOutcome(j *journalState, r *journal.Record) {
 	}
 }
 
-// addJournalSCT adds an SCT of a released certificate. It returns what is wrong with the SCT; empty if nothing is.
+// addJournalSCT adds an SCT of a released certificate or of a canary. It returns what is wrong with the SCT; empty if nothing is.
 func (c *correlation) addJournalSCT(n uint32, sct *journal.SCT) (problem string) {
 	log, ok := c.logByID[sct.Log]
 	if !ok {

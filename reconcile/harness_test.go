@@ -236,6 +236,14 @@ func (h *harness) fail(j int, c *certificate) {
 	h.write(j, r)
 }
 
+// canary writes the outcome of a canary to journal j.
+func (h *harness) canary(j int, c *certificate) {
+	r := h.record(c, journal.Outcome)
+	r.Result, r.Signatures, r.SCTs = journal.Canary, 1, c.scts
+	h.signatures[j]++
+	h.write(j, r)
+}
+
 // issue issues a certificate: intent, logs, outcome.
 func (h *harness) issue(j int, logs ...int) *certificate {
 	c := h.newCertificate()

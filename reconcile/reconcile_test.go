@@ -76,6 +76,28 @@ var scenarios = []struct {
 		h.log(0, c)
 		h.fail(0, c)
 	}, x: reconcile.Explained{OrphanPrecerts: 1}},
+	{name: "canaries", do: func(h *harness) {
+		for range 3 {
+			c := h.newCertificate()
+			h.intend(0, c)
+			h.log(0, c)
+			h.canary(0, c)
+		}
+	}, x: reconcile.Explained{Canaries: 3}},
+	{name: "a canary whose SCT the log did not keep", do: func(h *harness) {
+		c := h.newCertificate()
+		h.intend(0, c)
+		c.scts = []journal.SCT{h.sct(0, uint64(h.now().UnixMilli()), ct.Extensions(0))}
+		h.issue(0, 0) // has that index
+		h.canary(0, c)
+	}, want: []string{"missing_entry"}, x: reconcile.Explained{Canaries: 1}},
+	{name: "a certificate for a canary", do: func(h *harness) {
+		c := h.realCertificate()
+		h.intend(0, c)
+		h.log(0, c)
+		h.canary(0, c)
+		h.logFinal(1, c.der)
+	}, want: []string{"certificate_without_outcome"}, x: reconcile.Explained{Canaries: 1}},
 	{name: "a crash after the intent, and one after the submission", do: func(h *harness) {
 		c, d := h.newCertificate(), h.newCertificate()
 		h.intend(0, c)

@@ -23,6 +23,7 @@ const (
 	issued               // a journal has an outcome that released the certificate
 	failed               // a journal has an outcome that released nothing
 	trial                // it was signed to test the key at a start
+	canary               // a journal has an outcome that says that no certificate was to be made
 )
 
 func (r *row) is(flag uint8) bool { return r.flags&flag != 0 }

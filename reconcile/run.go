@@ -73,6 +73,8 @@ type Explained struct {
 	WithoutOutcome uint64 `json:"intents_without_outcome"`
 	// OrphanPrecerts is the number of precertificates whose certificates were not released.
 	OrphanPrecerts uint64 `json:"orphan_precertificates"`
+	// Canaries is the number of precertificates of the CA's own, for which no certificate was to be made.
+	Canaries uint64 `json:"canaries"`
 	// PredateJournal is the number of entries that are older than every journal of their key.
 	PredateJournal uint64 `json:"entries_before_the_journal"`
 	// Undecided is the number of entries whose intents may be missing from a copy of a journal that is behind, or from
@@ -289,7 +291,10 @@ func (r *run) countExplained(ev evaluation) {
 		if !one.is(failed) {
 			x.WithoutOutcome++
 		}
-		if one.entries != 0 {
+		switch {
+		case one.is(canary):
+			x.Canaries++
+		case one.entries != 0:
 			x.OrphanPrecerts++
 		}
 	}

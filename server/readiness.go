@@ -387,7 +387,8 @@ func (c readinessCollector) Collect(out chan<- prometheus.Metric) {
 }
 
 // adminPages are the pages for the operator. They MUST NOT be reachable by others.
-func (s *Server) adminPages(registry *prometheus.Registry) http.Handler {
+func (s *Server) adminPages(o Options) http.Handler {
+	registry := o.Registry
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -405,6 +406,10 @@ func (s *Server) adminPages(registry *prometheus.Registry) http.Handler {
 	if registry != nil {
 		mux.Handle("GET /metrics", promhttp.HandlerFor(registry,
 			promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 10 * time.Second}))
+	}
+	if o.Canary != nil {
+		mux.Handle("GET /canary", o.Canary)
+		mux.Handle("POST /canary", ownPage(o.Canary))
 	}
 	profiles := http.NewServeMux()
 	profiles.HandleFunc("GET /debug/pprof/", pprof.Index)
@@ -431,6 +436,19 @@ func (s *Server) adminPages(registry *prometheus.Registry) http.Handler {
 		profiles.ServeHTTP(w, r)
 	})
 	return mux
+}
+
+// ownPage refuses the requests that a page of another site makes from a browser on this machine: those with another
+// origin, and those to a loopback address under a name that is not one (DNS rebinding).
+func ownPage(page http.Handler) http.Handler {
+	return http.NewCrossOriginProtection().Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if onLoopback(r) && !hostname.IsLoopbackRequest(r.Host) {
+			http.Error(w, "the Host header must name a loopback address, such as localhost or 127.0.0.1",
+				http.StatusForbidden)
+			return
+		}
+		page.ServeHTTP(w, r)
+	}))
 }
 
 // onLoopback reports whether a request was received at a loopback address of this machine.

@@ -130,6 +130,8 @@ type Options struct {
 	// OnReadiness is called when the server becomes ready, with "", and when it is no longer ready, with the cause.
 	// Optional.
 	OnReadiness func(cause string)
+	// Canary is the admin page /canary; nil: there is none.
+	Canary http.Handler
 	// Profiling allows profiles on the admin listener even if its address is not loopback.
 	Profiling bool
 }
@@ -229,7 +231,7 @@ func New(o Options) (*Server, error) {
 	if s.http, err = s.rest(o.CT); err != nil {
 		return nil, err
 	}
-	s.admin = s.adminPages(o.Registry)
+	s.admin = s.adminPages(o)
 	return s, nil
 }
 

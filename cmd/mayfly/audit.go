@@ -90,6 +90,8 @@ func recordWord(r *journal.Record, st terminal.Style) string {
 		return st.Green("issued")
 	case r.Result == journal.Denied:
 		return st.Yellow("denied")
+	case r.Result == journal.Canary:
+		return st.Dim("canary")
 	}
 	return st.Red(terminal.Printable(string(r.Result)))
 }

@@ -66,13 +66,14 @@ func newAuditQuery() *cobra.Command {
 	fl.StringVar(&f.requestID, "request-id", "", "ID of the request")
 	fl.StringVar(&f.key, "key", "",
 		"certified key: SHA-256 of its SubjectPublicKeyInfo, or a PEM file with the key or the certificate")
-	fl.StringVar(&f.result, "result", "", "issued, failed or denied")
+	fl.StringVar(&f.result, "result", "", "issued, failed, denied or canary")
 	fl.StringVar(&f.reason, "reason", "", "reason of docs/errors.md, or kind of an alarm")
 	fl.StringVar(&f.since, "since", "", "not before: RFC 3339, a date, or how long ago (24h)")
 	fl.StringVar(&f.until, "until", "", "before: likewise")
 	fl.BoolVar(&f.intents, "intents", false, "also print intents")
 	fl.BoolVar(&f.json, "json", false, "print the records as they are in the journal")
-	cli.CompleteWords(cmd, "result", string(journal.Issued), string(journal.Failed), string(journal.Denied))
+	cli.CompleteWords(cmd, "result", string(journal.Issued), string(journal.Failed), string(journal.Denied),
+		string(journal.Canary))
 	return cmd
 }
 
@@ -87,7 +88,7 @@ func (f *queryFlags) filter(salt []byte, now time.Time) (*journal.Filter, error)
 		return nil, err
 	}
 	if f.result != "" && !slices.Contains(journal.Results(), q.Result) {
-		return nil, cli.Usage("--result %q: write issued, failed or denied", f.result)
+		return nil, cli.Usage("--result %q: write issued, failed, denied or canary", f.result)
 	}
 	var ok bool
 	if q.Serial, ok = journal.NormalizeSerial(f.serial); !ok {

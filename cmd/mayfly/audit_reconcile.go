@@ -270,6 +270,7 @@ func explained(x reconcile.Explained) string {
 	}{
 		{x.WithoutOutcome, "intents without an outcome"},
 		{x.OrphanPrecerts, "precertificates without a certificate"},
+		{x.Canaries, "precertificates of the canary"},
 		{x.PredateJournal, "entries older than the journal"},
 		{x.Undecided, "entries that cannot be checked yet"},
 		{x.Open, "SCTs whose merge delay is not over"},

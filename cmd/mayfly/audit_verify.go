@@ -97,6 +97,9 @@ func summaryLine(st terminal.Style, path string, s journal.Summary) string {
 		human.Count(s.Records(), "record"), s.First, s.Last, human.Count(s.Segments, "file"),
 		s.From.Format(time.RFC3339), s.To.Format(time.RFC3339),
 		s.Results[journal.Issued], s.Results[journal.Failed], s.Results[journal.Denied])
+	if n := s.Results[journal.Canary]; n > 0 {
+		line += fmt.Sprintf(", %d canary", n)
+	}
 	if s.Open > 0 {
 		line += fmt.Sprintf(", %d in progress", s.Open)
 	}

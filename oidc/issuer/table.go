@@ -93,8 +93,47 @@ func (c Config) Compile() (*Table, error) {
 		t.patterns.Add(key, e)
 		t.entries = append(t.entries, e)
 	}
-	errs = append(errs, t.checkEmailDomains())
+	errs = append(errs, t.checkEmailDomains(), t.checkReserved())
 	return t, errors.Join(errs...)
+}
+
+// Reserved is the issuer of the tokens that the CA makes for itself. Its host is in a top-level domain without names
+// (RFC 6761 §6.4). No entry of an issuer file may apply to it; see [CompileReserved].
+const Reserved = "https://canary.mayfly.invalid"
+
+// reservedDomain has the names that the CA uses for itself.
+const reservedDomain = "mayfly.invalid"
+
+// CompileReserved returns a table whose only entry is that of [Reserved].
+func CompileReserved(c EntryConfig) (*Table, error) {
+	library, err := claims.NewLibrary(nil)
+	if err != nil {
+		return nil, err
+	}
+	e, err := compileEntry(Reserved, c, library)
+	return &Table{exact: map[string]*Entry{Reserved: e}, entries: []*Entry{e}}, err
+}
+
+// checkReserved refuses the entries that would apply to an issuer whose name the CA uses for itself.
+func (t *Table) checkReserved() error {
+	var errs []error
+	refuse := func(e *Entry) {
+		errs = append(errs, fault.BadSetting("the CA uses names in "+reservedDomain+" for itself",
+			"remove the entry, or make the pattern narrower", e.Section(), e.Key))
+	}
+	for _, e := range t.entries {
+		u, err := url.Parse(e.Key)
+		if err != nil || e.Pattern {
+			continue
+		}
+		if host := strings.ToLower(u.Hostname()); host == reservedDomain || strings.HasSuffix(host, "."+reservedDomain) {
+			refuse(e)
+		}
+	}
+	if e, _ := t.patterns.Find(Reserved); e != nil {
+		refuse(e)
+	}
+	return errors.Join(errs...)
 }
 
 // Entries lists the entries: exact issuers sorted, then patterns sorted. The caller MUST NOT change the slice.
