@@ -220,8 +220,10 @@ func TestIdempotentRetryAfterRestart(t *testing.T) {
 		core.IdempotentRetry, core.Digest = true, "abc"
 		srv.SetCore(&core)
 		a := postTo(srv.HTTPHandler(), w.body(token))
-		if got := strings.Contains(a, pemText(first)); got != c.same || !strings.Contains(a, "BEGIN CERTIFICATE") {
-			t.Errorf("%s: the same certificate: %t\n%.200s", name, got, a)
+		stored, err := base64.StdEncoding.DecodeString(record.DER)
+		must(t, err)
+		if got := strings.Contains(a, pemText(stored)); got != c.same || !strings.Contains(a, "BEGIN CERTIFICATE") {
+			t.Errorf("%s: the certificate of the journal: %t\n%.200s", name, got, a)
 		}
 	}
 	srv, err := server.New(server.Options{})
