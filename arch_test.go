@@ -76,10 +76,12 @@ var layers = map[string][]string{
 	// tbs: the SCTs that a certificate has, for the journal
 	"server": {
 		"fault", "identity", "tbs", "pop", "oidc", "ca", "journal", "proto", "server/admission",
-		"server/servertls",
+		"server/servertls", "server/uses",
 	},
 	// which requests are served, wait or are refused
 	"server/admission": {"fault"},
+	// how often tokens were used
+	"server/uses": {"fault"},
 	// the certificates of listeners
 	"server/servertls": {"fault"},
 	// tbs: it verifies SCTs over the precertificate that it rebuilds
@@ -93,7 +95,7 @@ var layers = map[string][]string{
 	"node": {
 		"oidc", "pop", "ca", "ca/signer", "ctlog", "ctlog/embedded", "ctlog/remote", "monitor", "journal",
 		"reconcile", "reconcile/webhook", "ceremony", "config", "rotation", "server", "server/admission",
-		"server/servertls", "trust", "loglist", "tbs", "fault",
+		"server/servertls", "server/uses", "trust", "loglist", "tbs", "fault",
 		"canary",
 		"client", // a rotation asks the running CA for its trust bundle
 	},

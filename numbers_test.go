@@ -115,6 +115,10 @@ var documentedNumbers = []struct {
 	{"docs/config.md", "under a pattern {128 KiB}", "oidc.maxPatternBody"},
 	{"docs/config.md", "A token without a key ID is tried with at most {64} keys", "oidc.maxCandidates"},
 
+	{
+		"docs/operations.md", "**The memory is bounded**: {65,536} sources, and as many identities",
+		"server.maxLimitedSources",
+	},
 	{"docs/errors.md", "longer than `max` bytes ({16 KiB})", "oidc.MaxSize"},
 	{
 		"docs/errors.md", "more than {2,000} refusals of this identity, then more than {20} a second",

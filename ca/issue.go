@@ -28,6 +28,9 @@ type Request struct {
 	// parsed.
 	SPKI      []byte
 	PublicKey crypto.PublicKey
+	// Begin is called when the certificate is built and linted, before Intent. Its error stops the request and is
+	// returned. Optional.
+	Begin func(context.Context) error
 	// Intent is called before the first signature, and its error stops the request. Outcome is called once for each
 	// intent without error, before a certificate is released, and its error stops the release. Both are optional, and
 	// neither may keep its argument.
@@ -54,6 +57,11 @@ func (a *Authority) Issue(ctx context.Context, r Request) (_ *Certificate, err e
 	d, err := a.prepare(r)
 	if err != nil {
 		return nil, err
+	}
+	if r.Begin != nil {
+		if err := a.whilePaused(func() error { return r.Begin(ctx) }); err != nil {
+			return nil, err
+		}
 	}
 	result = failed
 	if r.Intent != nil { // G4
@@ -107,7 +115,7 @@ func (a *Authority) intent(d *unsigned) Intent {
 	return Intent{Serial: d.want.serial, TBS: sha256.Sum256(d.withoutSCTs), IssuerKeyHash: a.keyHash}
 }
 
-// whilePaused calls f, which waits for a log or the journal.
+// whilePaused calls f, which waits for a log, the journal or a count.
 func (a *Authority) whilePaused(f func() error) error {
 	defer a.o.Pause()()
 	return f()

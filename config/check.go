@@ -386,6 +386,14 @@ func (l *loader) warnUnaudited() {
 	}
 }
 
+// warnForgetful warns if uses of tokens are counted in memory only.
+func (l *loader) warnForgetful() {
+	if l.config.Issuers.CountsUses() && l.config.StateDir == "" {
+		l.warning(l.main, "how often tokens were used is forgotten at a restart, after which tokens that were issued "+
+			"before it get no certificate; write state_dir", "state_dir")
+	}
+}
+
 // warnZeros warns about settings of t with a value of 0, which has no effect: an operator could expect it to turn off
 // the limit, or the feature.
 func (l *loader) warnZeros(t *tree) {
@@ -442,6 +450,7 @@ func (l *loader) warn() {
 		return
 	}
 	l.warnZeros(l.issuers)
+	l.warnForgetful()
 	for _, w := range c.Issuers.Warnings() {
 		text := w.Problem
 		if w.Fix != "" {

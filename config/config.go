@@ -31,7 +31,7 @@ type Config struct {
 	// Listen has the addresses of the listeners.
 	Listen Listen `yaml:"listen" restart:"yes"`
 	// Limits says how much work is taken on before requests are refused.
-	Limits Limits `yaml:"limits" restart:"yes"`
+	Limits Limits `yaml:"limits"`
 	// API says which versions of the API are served.
 	API API `yaml:"api"`
 	// Identity says which identities may get certificates.
@@ -52,8 +52,9 @@ type Config struct {
 	Canary *canary.Config `yaml:"canary"`
 	// Publish says where verifiers get the trust material of this CA.
 	Publish Publish `yaml:"publish"`
-	// StateDir is the directory in which the last good keys of identity providers outlast a restart; only the CA
-	// may write to it. When omitted: nothing is kept.
+	// StateDir is the directory in which the last good keys of identity providers, and how often tokens were used
+	// (certificates-per-token in the issuer file), outlast a restart; only the CA may write to it, and each CA needs
+	// its own. When omitted: nothing is kept.
 	StateDir string `yaml:"state_dir" path:"optional-dir" restart:"yes"`
 	// Production says whether to refuse ephemeral keys, ct.none and every setting insecure: true.
 	Production bool `yaml:"production"`

@@ -42,6 +42,23 @@ func TestRefusesIssuers(t *testing.T) {
 		"text for a list":   {entry("type: email", "audiences: ~other"), "must be a list"},
 		"no unit":           {entry("type: email", "max-lifetime: ~3600"), "has no unit"},
 		"no duration":       {entry("type: email", "max-lifetime: ~a day"), "must be a duration"},
+		"uses below 0": {
+			entry("type: email", "certificates-per-token: ~-1"), "not a number of certificates",
+		},
+		"uses above all": {
+			entry("type: email", "certificates-per-token: ~1000001"), "not a number of certificates",
+		},
+		"uses twice": {
+			entry("type: email", "certificates-per-token: 1", "single-use: ~true"), "remove one of them",
+		},
+		"uses without a decision": {
+			entry("type: email", "single-use: true", "budget-unavailable: ~perhaps"), "write refuse or issue",
+		},
+		"decision without uses": {
+			entry("type: email", "budget-unavailable: ~issue"), "has no effect",
+		},
+		"rate of an entry":  {entry("type: email", "rate-limit: {rate: ~0, burst: 5}"), "rate per second"},
+		"burst of an entry": {entry("type: email", "identity-rate-limit: {rate: 5, burst: ~-1}"), "at once"},
 		"tab":               {head + "~\ttype: email\n", "tab"},
 		"type":              {entry("type: ~emial"), "unknown"},
 		"no type": {

@@ -82,9 +82,24 @@ func TestNumbers(t *testing.T) {
 			base + embedded + "publish: {tuf: {dir: tuf, snapshot: ", "}}\n",
 			refused, "1000h", false,
 		},
-		"max-lifetime":     {"    max-lifetime: ", "\n", warned, "1h", true},
-		"max-age":          {"    max-age: ", "\n", warned, "1h", true},
-		"outbound.timeout": {"    outbound: {timeout: ", "}\n", warned, "1s", true},
+		"limits.source.rate":  {base + embedded + "limits: {source: {burst: 9, rate: ", "}}\n", refused, "0.5", false},
+		"limits.source.burst": {base + embedded + "limits: {source: {rate: 9, burst: ", "}}\n", refused, "5", false},
+		"limits.issuer.rate":  {base + embedded + "limits: {issuer: {burst: 9, rate: ", "}}\n", refused, "0.5", false},
+		"limits.issuer.burst": {base + embedded + "limits: {issuer: {rate: 9, burst: ", "}}\n", refused, "5", false},
+		"limits.identity.rate": {
+			base + embedded + "limits: {identity: {burst: 9, rate: ", "}}\n", refused, "0.5", false,
+		},
+		"limits.identity.burst": {
+			base + embedded + "limits: {identity: {rate: 9, burst: ", "}}\n", refused, "5", false,
+		},
+		"certificates-per-token":    {"    certificates-per-token: ", "\n", warned, "5", true},
+		"rate-limit.rate":           {"    rate-limit: {burst: 9, rate: ", "}\n", refused, "0.5", true},
+		"rate-limit.burst":          {"    rate-limit: {rate: 9, burst: ", "}\n", refused, "5", true},
+		"identity-rate-limit.rate":  {"    identity-rate-limit: {burst: 9, rate: ", "}\n", refused, "0.5", true},
+		"identity-rate-limit.burst": {"    identity-rate-limit: {rate: 9, burst: ", "}\n", refused, "5", true},
+		"max-lifetime":              {"    max-lifetime: ", "\n", warned, "1h", true},
+		"max-age":                   {"    max-age: ", "\n", warned, "1h", true},
+		"outbound.timeout":          {"    outbound: {timeout: ", "}\n", warned, "1s", true},
 	}
 	page, err := os.ReadFile("../docs/config.md")
 	if err != nil {

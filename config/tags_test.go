@@ -147,7 +147,10 @@ func TestPathTags(t *testing.T) {
 // The settings that need a restart, and keep their values in a reload.
 func TestRestartTags(t *testing.T) {
 	t.Parallel()
-	want := []string{"audit", "ct.embedded", "limits", "listen", "state_dir"}
+	want := []string{
+		"audit", "ct.embedded", "limits.connections", "limits.connections_per_source", "limits.requests",
+		"limits.wait", "listen", "state_dir",
+	}
 	var got []string
 	for _, one := range tagged(reflect.TypeFor[Config](), "", "restart", nil) {
 		path, _, _ := strings.Cut(one, " ")

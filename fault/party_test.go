@@ -16,6 +16,7 @@ func TestParties(t *testing.T) {
 			fault.AudienceMismatch, fault.TokenExpired, fault.TokenNotYetValid, fault.TokenTooLongLived,
 			fault.AlgorithmNotAllowed, fault.KeyIDUnknown, fault.SignatureInvalid, fault.ClaimMissing,
 			fault.ClaimInvalid, fault.EmailUnverified, fault.IdentityNotAllowed, fault.PolicyDenied,
+			fault.TokenReplayed,
 			fault.KeyMissing, fault.KeyMalformed, fault.KeyWeak, fault.KeyAlgorithmNotAllowed, fault.CSRMalformed,
 			fault.ProofInvalid, fault.PathUnknown, fault.MethodNotAllowed, fault.RequestMalformed,
 			fault.RequestTooLarge, fault.RateLimited, fault.CallerCanceled, fault.CallerDeadline,
@@ -23,6 +24,7 @@ func TestParties(t *testing.T) {
 		fault.PartyProvider: {fault.ProviderUnavailable, fault.ProviderKeysUnusable},
 		fault.PartyLog:      {fault.LogUnavailable},
 		fault.PartySigner:   {fault.SignerUnavailable},
+		fault.PartyStore:    {fault.BudgetUnavailable},
 		fault.PartyJournal:  {fault.JournalUnavailable},
 		fault.PartyUs:       {fault.NotReady, fault.InternalError},
 	}

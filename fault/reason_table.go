@@ -27,6 +27,7 @@ const (
 	EmailUnverified     Reason = "EMAIL_UNVERIFIED"
 	IdentityNotAllowed  Reason = "IDENTITY_NOT_ALLOWED"
 	PolicyDenied        Reason = "POLICY_DENIED"
+	TokenReplayed       Reason = "TOKEN_REPLAYED"
 
 	KeyMissing             Reason = "KEY_MISSING"
 	KeyMalformed           Reason = "KEY_MALFORMED"
@@ -46,6 +47,7 @@ const (
 	LogUnavailable       Reason = "LOG_UNAVAILABLE"
 	SignerUnavailable    Reason = "SIGNER_UNAVAILABLE"
 	JournalUnavailable   Reason = "JOURNAL_UNAVAILABLE"
+	BudgetUnavailable    Reason = "BUDGET_UNAVAILABLE"
 	NotReady             Reason = "NOT_READY"
 
 	CallerCanceled Reason = "CANCELED"
@@ -67,6 +69,8 @@ const (
 	msgUnusable = "the identity provider publishes no key that this certificate authority accepts; the provider's " +
 		"operator must replace its keys"
 	msgJournal   = "the journal cannot be written; try again later"
+	msgReplayed  = "this token has been used as often as this certificate authority allows; get a new token"
+	msgBudget    = "it cannot be counted now how often this token is used; try again later"
 	msgNotReady  = "the certificate authority is not ready; try again"
 	msgTooLarge  = "the request is too large"
 	msgRate      = "too many requests; try again later"
@@ -107,6 +111,9 @@ var reasons = map[Reason]reason{
 	EmailUnverified:     row(Invalid, msgToken),
 	IdentityNotAllowed:  row(Invalid, msgToken, "claim"),
 	PolicyDenied:        row(Denied, msgPolicy, "rule"),
+	// Denied and not Exhausted: the token never gets a certificate again, and clients such as sigstore-go repeat a
+	// request that was answered with 429.
+	TokenReplayed: row(Denied, msgReplayed, "limit"),
 
 	KeyMissing:             row(Invalid, msgKey),
 	KeyMalformed:           row(Invalid, msgKey),
@@ -119,13 +126,14 @@ var reasons = map[Reason]reason{
 	MethodNotAllowed: row(Invalid, msgMethod, "method"),
 	RequestMalformed: row(Invalid, msgMalformed),
 	RequestTooLarge:  row(Exhausted, msgTooLarge, "max"),
-	RateLimited:      row(Exhausted, msgRate),
+	RateLimited:      row(Exhausted, msgRate, "limit"),
 
 	ProviderUnavailable:  row(Unavailable, msgProvider, "issuer").by(PartyProvider),
 	ProviderKeysUnusable: row(Invalid, msgUnusable, "issuer").by(PartyProvider),
 	LogUnavailable:       row(Unavailable, msgLog, "cause").by(PartyLog),
 	SignerUnavailable:    row(Unavailable, msgCA).by(PartySigner),
 	JournalUnavailable:   row(Unavailable, msgJournal).by(PartyJournal),
+	BudgetUnavailable:    row(Unavailable, msgBudget).by(PartyStore),
 	NotReady:             row(Unavailable, msgNotReady, "cause").by(PartyUs),
 
 	CallerCanceled: row(Canceled, msgCanceled),

@@ -24,6 +24,7 @@ import (
 	"github.com/mayfly-ca/mayfly/rotation"
 	"github.com/mayfly-ca/mayfly/server"
 	"github.com/mayfly-ca/mayfly/server/admission"
+	"github.com/mayfly-ca/mayfly/server/uses"
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
@@ -63,6 +64,7 @@ type Node struct {
 	readiness *server.Readiness
 	metrics   *reloadMetrics
 
+	uses          atomic.Pointer[uses.Local]     // of tokens; nil: none are counted
 	current       atomic.Pointer[snapshot]       // in force
 	generation    uint64                         // of the configuration in force, from 1
 	chains        atomic.Pointer[rotation.State] // in force; nil: there is one chain, without a state file
@@ -163,6 +165,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	go func() { served <- n.server.Serve(ctx, n.listeners) }() // /readyz answers while the CA starts
 	logListeners(n.log, n.listeners)
 
+	defer func() { err = errors.Join(err, n.uses.Load().Close()) }()
 	first, err := n.assemble(ctx, n.started, n.files, nil)
 	if err != nil {
 		cancel()

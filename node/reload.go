@@ -25,8 +25,9 @@ func (n *Node) install(ctx context.Context, s *snapshot) {
 	n.generation++
 	old := n.current.Swap(s)
 	n.auditor.install(s)
-	n.server.SetCore(s.core(n.generation))
+	n.server.SetCore(s.core(n))
 	n.readiness.Replace(append(slices.Concat(s.checks(), n.chainCheck(s), n.auditor.check(), n.canaryCheck(s),
+		n.usesChecks(),
 		[]server.Check{n.expiryCheck(), n.tlsCheck()}),
 		server.Check{Name: "config", Ask: func() server.Health {
 			return server.Health{OK: true, Advisory: true, Warning: n.reloadProblem.Load().(string)} //nolint:forcetypeassert // nothing else is stored
@@ -63,6 +64,11 @@ func (n *Node) Collect(out chan<- prometheus.Metric) {
 	if s := n.current.Load(); s != nil {
 		for _, c := range append(s.collectors(), n.canaryCollectors(s)...) {
 			c.Collect(out)
+		}
+		if l := n.uses.Load(); l != nil {
+			for _, c := range l.Collectors() {
+				c.Collect(out)
+			}
 		}
 	}
 }

@@ -70,6 +70,9 @@ func (n *Node) assemble(ctx context.Context, cfg *config.Config, files *loadedFi
 			return nil, fmt.Errorf("state_dir: %w", err)
 		}
 	}
+	if err := n.openUses(cfg); err != nil {
+		return nil, err
+	}
 	if old == nil {
 		s.issuers, err = newVerifier(cfg, n.log, n.admission)
 	} else {
@@ -287,9 +290,12 @@ func (s *snapshot) close() error {
 	return err
 }
 
-func (s *snapshot) core(generation uint64) *server.Core {
+func (s *snapshot) core(n *Node) *server.Core {
+	limits := s.config.Limits
 	return &server.Core{
-		Issuers: s.issuers, Keys: s.keys, Authority: s.authority, MLDSA: s.mldsa, Generation: generation,
+		Rates:   server.Rates{Source: limits.Source, Issuer: limits.Issuer, Identity: limits.Identity},
+		Uses:    n.useCounter(),
+		Issuers: s.issuers, Keys: s.keys, Authority: s.authority, MLDSA: s.mldsa, Generation: n.generation,
 		Digest:   s.config.Digest,
 		NoLegacy: s.config.API.V1 != nil && !*s.config.API.V1, Journal: s.journal.journal,
 		IdempotentRetry: s.config.API.IdempotentRetry,

@@ -36,6 +36,8 @@ type (
 	Options = provider.Options
 	// Decision is the result for a token.
 	Decision = issuer.Decision
+	// TokenUse is one use of a token whose number of uses is limited.
+	TokenUse = issuer.TokenUse
 	// Status tells whether the keys of an exact issuer are available.
 	Status = provider.Status
 	// ClassStatus is the state of the fetches of one class of providers.
@@ -161,7 +163,12 @@ func (v *Verifier) identify(ctx context.Context, client netip.Addr, raw string, 
 	if err := v.crossCheck(ctx, iss, t); err != nil {
 		return err
 	}
-	return entry.Decide(t.Claims, d)
+	d.RateLimit, d.IdentityRateLimit = entry.Config.RateLimit, entry.Config.IdentityRateLimit
+	if err := entry.Decide(t.Claims, d); err != nil {
+		return err
+	}
+	d.Use, err = entry.Use(t)
+	return err
 }
 
 // crossCheck lets go-oidc check a token whose signature was verified. Audience and times have been checked before, with

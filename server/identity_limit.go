@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/rate"
 	"github.com/mayfly-ca/mayfly/oidc"
 	"github.com/mayfly-ca/mayfly/server/admission"
 )
@@ -24,8 +25,11 @@ type identityLimit struct {
 const (
 	identityRefusalBurst = 2000    // refusals of one identity in a burst
 	identityRefusalRate  = 20      // per second, after the burst
-	maxLimitedIdentities = 1 << 14 // identities that are stored; further ones are not limited
+	maxLimitedIdentities = 1 << 14 // identities that are stored; further ones share limits
 )
+
+// identityRefusals is how often one identity may be refused.
+var identityRefusals = rate.Config{Rate: identityRefusalRate, Burst: identityRefusalBurst}
 
 // errIdentityLimit is the cause of a refusal by the limit, for the log.
 var errIdentityLimit = errors.New("this identity was refused too often")
@@ -33,9 +37,7 @@ var errIdentityLimit = errors.New("this identity was refused too often")
 func newIdentityLimit(now func() time.Time) *identityLimit {
 	return &identityLimit{
 		now: now, seed: maphash.MakeSeed(),
-		limiter: admission.NewLimiter[uint64](admission.LimiterOptions{
-			Rate: identityRefusalRate, Burst: identityRefusalBurst, Keys: maxLimitedIdentities,
-		}),
+		limiter: admission.NewLimiter[uint64](maxLimitedIdentities),
 	}
 }
 
@@ -54,7 +56,7 @@ func (l *identityLimit) check(d *oidc.Decision) error {
 	if d.ProviderKey == "" || !l.limiter.Used() {
 		return nil
 	}
-	if retry, over := l.limiter.Over(l.key(d), l.now()); over {
+	if retry, over := l.limiter.Over(l.key(d), identityRefusals, l.now()); over {
 		return fault.New(fault.RateLimited, errIdentityLimit).WithRetryAfter(max(time.Second, retry))
 	}
 	return nil
@@ -63,11 +65,17 @@ func (l *identityLimit) check(d *oidc.Decision) error {
 // count counts a refusal that the identity caused by what it sent.
 func (l *identityLimit) count(d *oidc.Decision, f *fault.Error) {
 	if d != nil && d.ProviderKey != "" && (f.Kind == fault.Invalid || f.Kind == fault.Denied) {
-		l.limiter.Count(l.key(d), l.now())
+		l.limiter.Take(l.key(d), identityRefusals, l.now())
 	}
 }
 
-// finishLimited counts a request that was refused by the limit on its identity: each in the metrics, and many with one
+// limited reports whether a request was refused by a limit on its identity or its issuer entry.
+func limited(f *fault.Error) bool {
+	var byRate *rateError
+	return errors.Is(f, errIdentityLimit) || errors.As(f, &byRate)
+}
+
+// finishLimited counts a request that was refused by a limit on its identity or its issuer entry: each in the metrics, and many with one
 // line in the log.
 func (s *Server) finishLimited(ctx context.Context, f finished) {
 	s.metrics.requests.WithLabelValues(f.method, f.record.transport, codeOf(f.failure.Kind).String(),
@@ -77,7 +85,7 @@ func (s *Server) finishLimited(ctx context.Context, f finished) {
 		id := &f.record.entry.facts
 		s.log.LogAttrs(context.WithoutCancel(ctx), slog.LevelWarn, "requests refused", slog.Int64("count", n),
 			slog.String("reason", string(f.failure.Reason)),
-			slog.String("cause", errIdentityLimit.Error()), slog.String("issuer", shorten(id.Issuer)),
+			slog.String("cause", f.failure.Err.Error()), slog.String("issuer", shorten(id.Issuer)),
 			slog.String("subject", shorten(id.Subject)),
 			slog.String("request_id", f.record.id))
 	}

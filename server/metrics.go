@@ -7,7 +7,7 @@ import (
 )
 
 // metrics are those of one server. Labels: method from the API, transport grpc or rest, code, reason and client from
-// closed tables (F10).
+// closed tables (F10); entry from the issuer file.
 type metrics struct {
 	requests  *prometheus.CounterVec
 	legacy    *prometheus.CounterVec
@@ -16,6 +16,8 @@ type metrics struct {
 	inFlight  prometheus.Gauge
 	panics    prometheus.Counter
 	slo       *sloMetrics
+	limited   *prometheus.CounterVec
+	uses      *prometheus.CounterVec
 	admission []prometheus.Collector
 }
 
@@ -44,6 +46,15 @@ func newMetrics(a *admission.Controller) *metrics {
 			Name: "mayfly_server_panics_total",
 			Help: "Requests that ended in a panic.",
 		}),
+		limited: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "mayfly_limit_refusals_total",
+			Help: "Requests that were refused by limits.source, limits.issuer or limits.identity, by limit and issuer " +
+				"entry.",
+		}, []string{"limit", "entry"}),
+		uses: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "mayfly_token_uses_total",
+			Help: "Uses of tokens of the issuer entries that limit them, by entry and result.",
+		}, []string{"entry", "result"}),
 		admission: []prometheus.Collector{
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 				Name: "mayfly_server_requests_waiting", Help: "Requests in the queue for a processor.",
@@ -59,6 +70,6 @@ func newMetrics(a *admission.Controller) *metrics {
 
 func (m *metrics) collectors() []prometheus.Collector {
 	return append([]prometheus.Collector{
-		m.requests, m.legacy, m.seconds, m.repeated, m.inFlight, m.panics, m.slo.vector, m.slo.issued,
+		m.requests, m.legacy, m.seconds, m.repeated, m.inFlight, m.panics, m.limited, m.uses, m.slo.vector, m.slo.issued,
 	}, m.admission...)
 }

@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
@@ -35,7 +34,11 @@ func observe[R any](ctx context.Context, s *Server, c call[R]) (out R, err error
 	r := newRecord(ctx)
 	r.began = start
 	if c.issues {
-		if err := s.admission.Precheck(ctx); err != nil {
+		err := s.limitSource(ctx)
+		if err == nil {
+			err = s.admission.Precheck(ctx)
+		}
+		if err != nil {
 			return out, s.refusedStatus(ctx, refusal{method: c.method, transport: r.transport, id: r.id, err: err})
 		}
 	}
@@ -54,6 +57,7 @@ func observe[R any](ctx context.Context, s *Server, c call[R]) (out R, err error
 	}
 	if failure != nil {
 		var none R
+		failure = r.tellSpent(failure)
 		out, err = none, statusOf(failure, r.id).Err()
 	}
 	took := time.Since(start)
@@ -61,7 +65,7 @@ func observe[R any](ctx context.Context, s *Server, c call[R]) (out R, err error
 		s.metrics.slo.count(failure, took)
 	}
 	end := finished{method: c.method, issues: c.issues, record: r, failure: failure, took: took}
-	if failure != nil && errors.Is(failure, errIdentityLimit) {
+	if failure != nil && limited(failure) {
 		s.finishLimited(ctx, end)
 	} else {
 		s.finish(ctx, end)
@@ -106,6 +110,7 @@ type record struct {
 	attrs     []slog.Attr // the first headAttrs are set when the request ends
 	began     time.Time
 	entry     journalEntry
+	spent     bool           // a use of the token was counted
 	decided   *oidc.Decision // the verified identity; nil until the token is verified
 }
 

@@ -29,6 +29,7 @@ type arrival struct {
 	abort  func()           // ends a stream of native gRPC; nil for HTTP, whose server has deadlines
 
 	receiving bool // the request is counted among those that are being received
+	limited   bool // the request is counted by limits.source
 	working   bool // the request is counted among those of its connection that the server works on
 }
 

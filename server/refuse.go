@@ -68,7 +68,11 @@ func (s *Server) admitting(next http.Handler) http.Handler {
 			method = "v1.CreateSigningCertificate"
 		}
 		if method != "" {
-			if err := s.admission.Precheck(r.Context()); err != nil {
+			err := s.limitSource(r.Context())
+			if err == nil {
+				err = s.admission.Precheck(r.Context())
+			}
+			if err != nil {
 				s.writeRefused(w, r, refusal{
 					method: method, transport: "rest",
 					id: w.Header().Get(requestIDKey), err: err,
@@ -105,7 +109,12 @@ func writeRefusal(w http.ResponseWriter, f *fault.Error, id string) {
 	body = append(append(body, `,"message":`...), message...)
 	body = append(body, `,"details":[{"@type":"`+typeURL+`ErrorInfo","reason":"`...)
 	body = append(append(body, f.Reason...), `","domain":"`+domain+`","metadata":{"request_id":"`...)
-	body = append(append(body, id...), `"}},{"@type":"`+typeURL+`RetryInfo","retryDelay":"`...)
+	body = append(append(body, id...), '"')
+	for key, value := range f.Meta { // keys and values are constants of this package
+		body = append(append(append(append(body, `,"`...), key...), `":"`...), value...)
+		body = append(body, '"')
+	}
+	body = append(body, `}},{"@type":"`+typeURL+`RetryInfo","retryDelay":"`...)
 	body = append(append(body, seconds...), `s"}]}`...)
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Retry-After", seconds)

@@ -46,6 +46,9 @@ type Core struct {
 	IdempotentRetry bool
 	// Journal receives the decisions. Nil means that none are recorded.
 	Journal *journal.Journal
+	Rates   Rates
+	// Uses counts the uses of tokens. Nil if no issuer entry limits them.
+	Uses UseCounter
 
 	chain, mldsaChain []string // the chains of both in PEM, encoded once
 }
@@ -153,6 +156,7 @@ type Server struct {
 	refusals      refusals
 	identityLimit *identityLimit
 	retries       *retries
+	rates         *rates
 	limited       refusals
 	tooSlow       *fault.Error // the cause when a request exceeds its time; never changed
 	state         atomic.Pointer[state]
@@ -195,7 +199,7 @@ func New(o Options) (*Server, error) {
 	if s.onReadiness = o.OnReadiness; s.onReadiness == nil {
 		s.onReadiness = func(string) {}
 	}
-	s.identityLimit, s.retries = newIdentityLimit(o.Now), newRetries(o.Now)
+	s.identityLimit, s.retries, s.rates = newIdentityLimit(o.Now), newRetries(o.Now), newRates(o.Now)
 	s.streams, s.listening = newStreams(s.limits.Streams), newListening(s)
 	s.tooSlow = fault.New(fault.NotReady, context.DeadlineExceeded, "cause",
 		fmt.Sprintf("no certificate within %s", s.limits.Request))

@@ -52,6 +52,9 @@ func (s service) create(ctx context.Context, core *Core, in *fulciopb.CreateSign
 	if err != nil {
 		return nil, err
 	}
+	if err := s.limitVerified(core, d); err != nil {
+		return nil, err
+	}
 	if v := arrivalIn(ctx); v != nil && v.conn != nil {
 		v.conn.proven.Store(true)
 	}
@@ -68,7 +71,9 @@ func (s service) create(ctx context.Context, core *Core, in *fulciopb.CreateSign
 		return nil, fault.New(fault.KeyAlgorithmNotAllowed, errors.New("the issuer entry does not allow it"),
 			"algorithm", key.Algorithm)
 	}
-	request := ca.Request{Identity: &d.Identity, SPKI: key.SPKI, PublicKey: key.Public}
+	request := ca.Request{
+		Identity: &d.Identity, SPKI: key.SPKI, PublicKey: key.Public, Begin: s.spend(core, d, r),
+	}
 	authority, chain := core.issuerFor(key)
 	cert, err := s.issue(ctx, issuance{core, authority, request, token, r})
 	if err != nil {

@@ -3,6 +3,7 @@ package issuer
 import (
 	"time"
 
+	"github.com/mayfly-ca/mayfly/internal/rate"
 	"github.com/mayfly-ca/mayfly/oidc/claims"
 	"github.com/mayfly-ca/mayfly/oidc/policy"
 	"github.com/mayfly-ca/mayfly/oidc/provider"
@@ -57,6 +58,18 @@ type EntryConfig struct {
 	KeyAlgorithms []string `yaml:"key-algorithms"`
 	// Rules that decide which identities with a valid token get a certificate.
 	Policy *policy.Config `yaml:"policy"`
+
+	// The highest number of certificates that one token may get. When omitted: any number, while the token is valid.
+	CertificatesPerToken int `yaml:"certificates-per-token"`
+	// The same as certificates-per-token: 1.
+	SingleUse bool `yaml:"single-use"`
+	// What happens to a token if it is not known how often it was used, or if its use cannot be counted: refuse or
+	// issue. It needs certificates-per-token or single-use. Default: refuse.
+	BudgetUnavailable string `yaml:"budget-unavailable"`
+	// How many certificates may be requested with tokens of this entry, in place of limits.issuer.
+	RateLimit *rate.Config `yaml:"rate-limit"`
+	// How many certificates may be requested by each identity of this entry, in place of limits.identity.
+	IdentityRateLimit *rate.Config `yaml:"identity-rate-limit"`
 
 	provider.KeysConfig `yaml:",inline"`
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/identity"
+	"github.com/mayfly-ca/mayfly/internal/rate"
 	"github.com/mayfly-ca/mayfly/oidc/policy"
 	"github.com/mayfly-ca/mayfly/oidc/token"
 )
@@ -29,6 +30,10 @@ type Decision struct {
 	// KeyAlgorithms are the algorithms of the keys that this subject may have certified; nil means all that the CA
 	// permits.
 	KeyAlgorithms []string
+	// Use says how often the token may be used for a certificate. Nil: any number of times.
+	Use *TokenUse
+	// RateLimit and IdentityRateLimit are those of the entry; nil: the entry has none of its own.
+	RateLimit, IdentityRateLimit *rate.Config
 	// Rules are the results of the rules that were evaluated.
 	Rules []policy.RuleResult
 }

@@ -227,7 +227,7 @@ func compileEntry(key string, c EntryConfig, library claims.Library) (*Entry, er
 		e.Audiences = append([]string{c.ClientID}, e.Audiences...)
 	}
 	e.Mapper, err = library.NewMapper(key, c.MappingConfig)
-	errs = append(errs, err, c.check(e.Audiences), c.KeysConfig.Check(key))
+	errs = append(errs, err, c.check(e.Audiences), c.checkBudget(), c.KeysConfig.Check(key))
 	if c.Policy != nil {
 		e.Policy, err = policy.Compile(*c.Policy)
 		errs = append(errs, fault.Under(err, "policy"))

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mayfly-ca/mayfly/internal/rate"
 	"github.com/mayfly-ca/mayfly/oidc/policy"
 )
 
@@ -22,8 +23,10 @@ func TestProviderEntry(t *testing.T) {
 			v.SetString("x")
 		case bool:
 			v.SetBool(true)
-		case time.Duration:
+		case time.Duration, int:
 			v.SetInt(1)
+		case *rate.Config:
+			v.Set(reflect.ValueOf(&rate.Config{}))
 		case []string:
 			v.Set(reflect.ValueOf([]string{"x"}))
 		case map[string]string:

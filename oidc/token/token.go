@@ -35,6 +35,9 @@ type Token struct {
 	Deviation error
 }
 
+// SigningInput returns what the signature is computed over (RFC 7515 §5.1): header and payload, encoded.
+func (t *Token) SigningInput() string { return t.Raw[:strings.LastIndexByte(t.Raw, '.')] }
+
 // Parse parses a token. It accepts only the canonical base64url encoding of each part (D4). White space, such as a line
 // end after the token, is dropped, as Fulcio does, and reported as a deviation.
 func Parse(raw string) (*Token, error) {

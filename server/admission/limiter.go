@@ -1,84 +1,84 @@
 package admission
 
 import (
+	"hash/maphash"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/time/rate"
+	"github.com/mayfly-ca/mayfly/internal/rate"
 )
 
 // Limiter bounds how often something may happen for one key, with a rate and a burst. Its memory is bounded, and new
-// keys never displace a key that is over its limit: an attacker with many keys cannot make the limiter forget one. Keys
-// beyond the bound are not limited until the limiter has dropped others, whose burst is available in full again. It is
-// safe for concurrent use.
+// keys never displace a key whose burst is not complete: an attacker with many keys cannot make the limiter forget one.
+// While it is full, further keys are limited too: each shares the limit of one of 1024 groups with the other keys of
+// the group. It is safe for concurrent use.
 type Limiter[K comparable] struct {
-	rate  rate.Limit
-	burst int
-	keys  int
+	keys int
+	seed maphash.Seed
 
-	used  atomic.Bool // false while there is no key
-	mu    sync.Mutex
-	by    map[K]*rate.Limiter
-	swept time.Time
+	used   atomic.Bool // false while there is no key
+	mu     sync.Mutex
+	by     map[K]int64 // when the burst of a key is complete again; see [rate.Config.Take]
+	groups [groups]int64
+	swept  time.Time
 }
 
-// LimiterOptions are for [NewLimiter].
-type LimiterOptions struct {
-	Rate  float64 // events per second
-	Burst int     // events at once
-	Keys  int     // number of keys that are stored
-}
+const groups = 1024
 
-// NewLimiter returns a limiter that has counted nothing.
-func NewLimiter[K comparable](o LimiterOptions) *Limiter[K] {
-	return &Limiter[K]{rate: rate.Limit(o.Rate), burst: o.Burst, keys: o.Keys, by: map[K]*rate.Limiter{}}
+// NewLimiter returns a limiter that stores as many keys and has counted nothing.
+func NewLimiter[K comparable](keys int) *Limiter[K] {
+	return &Limiter[K]{keys: keys, seed: maphash.MakeSeed(), by: map[K]int64{}}
 }
 
 // Used reports whether the limiter stores any key. While it is false, no key is over its limit, so that callers need
 // not compute theirs.
 func (l *Limiter[K]) Used() bool { return l.used.Load() }
 
-// Over reports whether key is over its limit, and for how long. Over does not count an event.
-func (l *Limiter[K]) Over(key K, now time.Time) (retry time.Duration, over bool) {
+// Over reports whether key is over the limit r, and for how long. Over does not count an event.
+func (l *Limiter[K]) Over(key K, r rate.Config, now time.Time) (wait time.Duration, over bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	one := l.by[key]
-	if one == nil {
+	next, stored := l.by[key]
+	if !stored && len(l.by) < l.keys {
 		return 0, false
 	}
-	left := one.TokensAt(now)
-	if left >= 1 {
-		return 0, false
+	if !stored {
+		next = *l.group(key)
 	}
-	return time.Duration((1 - left) / float64(l.rate) * float64(time.Second)), true
+	_, wait = r.Take(next, now.UnixNano())
+	return wait, wait > 0
 }
 
-// Count counts an event of key.
-func (l *Limiter[K]) Count(key K, now time.Time) {
+// Take counts an event of key if key is not over the limit r. Otherwise it returns for how long key is.
+func (l *Limiter[K]) Take(key K, r rate.Config, now time.Time) (wait time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	one := l.by[key]
-	if one == nil {
-		// At most once a second: otherwise each of many new keys would cause a scan of all keys.
-		if len(l.by) >= l.keys && now.Sub(l.swept) >= time.Second {
-			l.swept = now
-			l.forget(now)
-		}
-		if len(l.by) >= l.keys {
-			return
-		}
-		one = rate.NewLimiter(l.rate, l.burst)
-		l.by[key] = one
-		l.used.Store(true)
+	next, stored := l.by[key]
+	if !stored && len(l.by) >= l.keys {
+		l.sweep(now)
 	}
-	one.AllowN(now, 1)
+	if !stored && len(l.by) >= l.keys {
+		at := l.group(key)
+		*at, wait = r.Take(*at, now.UnixNano())
+		return wait
+	}
+	l.by[key], wait = r.Take(next, now.UnixNano())
+	l.used.Store(true)
+	return wait
 }
 
-// forget drops the keys whose burst is available in full. The caller holds mu.
-func (l *Limiter[K]) forget(now time.Time) {
-	for key, one := range l.by {
-		if one.TokensAt(now) >= float64(l.burst) {
+func (l *Limiter[K]) group(key K) *int64 { return &l.groups[maphash.Comparable(l.seed, key)%groups] }
+
+// sweep drops the keys whose burst is complete, at most once a second: otherwise each of many new keys would cause a
+// scan of all keys. The caller holds mu.
+func (l *Limiter[K]) sweep(now time.Time) {
+	if since := now.Sub(l.swept); since >= 0 && since < time.Second {
+		return
+	}
+	l.swept = now
+	for key, next := range l.by {
+		if next <= now.UnixNano() {
 			delete(l.by, key)
 		}
 	}

@@ -1,9 +1,11 @@
 package admission_test
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 
+	"github.com/mayfly-ca/mayfly/internal/rate"
 	"github.com/mayfly-ca/mayfly/server/admission"
 )
 
@@ -11,33 +13,86 @@ import (
 // over its limit.
 func TestLimiter(t *testing.T) {
 	t.Parallel()
-	now := time.Unix(1e9, 0)
-	l := admission.NewLimiter[int](admission.LimiterOptions{Rate: 2, Burst: 10, Keys: 5})
-	if _, over := l.Over(0, now); over || l.Used() {
+	now, r := time.Unix(1e9, 0), rate.Config{Rate: 2, Burst: 10}
+	l := admission.NewLimiter[int](5)
+	if _, over := l.Over(0, r, now); over || l.Used() {
 		t.Error("a new limiter is used")
 	}
 	for n := range 10 {
-		if _, over := l.Over(0, now); over {
+		if _, over := l.Over(0, r, now); over {
 			t.Fatalf("over after %d events", n)
 		}
-		l.Count(0, now)
+		if wait := l.Take(0, r, now); wait != 0 {
+			t.Fatalf("after %d events: wait %s", n, wait)
+		}
 	}
-	if retry, over := l.Over(0, now); !over || retry <= 0 || retry > time.Second/2 {
-		t.Errorf("after the burst: %t, %s", over, retry)
+	if wait, over := l.Over(0, r, now); !over || wait != time.Second/2 || l.Take(0, r, now) != wait || !l.Used() {
+		t.Errorf("after the burst: %t, %s", over, wait)
 	}
 	for key := range 100 {
-		l.Count(key+1, now)
+		l.Take(key+1, r, now)
 	}
-	if _, over := l.Over(0, now); !over || l.Len() != 5 {
+	if _, over := l.Over(0, r, now); !over || l.Len() != 5 {
 		t.Errorf("%d keys, over: %t", l.Len(), over)
 	}
 	now = now.Add(time.Second / 2)
-	if _, over := l.Over(0, now); over {
+	if _, over := l.Over(0, r, now); over {
 		t.Error("the rate gives nothing back")
 	}
 	now = now.Add(time.Minute)
-	if l.Count(1000, now); l.Len() != 1 {
+	if l.Take(1000, r, now); l.Len() != 1 {
 		t.Errorf("%d keys after a minute", l.Len())
+	}
+}
+
+// F2: when the limiter is full, a key that it does not store is limited too, and most other such keys are not affected.
+func TestLimiterIsFull(t *testing.T) {
+	t.Parallel()
+	now, r := time.Unix(1e9, 0), rate.Config{Rate: 1, Burst: 20}
+	l := admission.NewLimiter[int](50)
+	for key := range 50 {
+		l.Take(key, r, now)
+	}
+	allowed := 0
+	for range 1000 {
+		if l.Take(1000, r, now) == 0 {
+			allowed++
+		}
+	}
+	if wait, over := l.Over(1000, r, now); allowed != r.Burst || !over || wait != time.Second || l.Len() != 50 {
+		t.Errorf("%d events of a key that is not stored, over: %t, for %s; %d keys", allowed, over, wait, l.Len())
+	}
+	refused := 0
+	for key := range 1000 {
+		if l.Take(2000+key, r, now) != 0 {
+			refused++
+		}
+	}
+	if refused > 50 {
+		t.Errorf("%d of 1000 other keys are refused", refused)
+	}
+}
+
+// A request under a limit allocates nothing.
+func TestLimiterAllocates(t *testing.T) { //nolint:paralleltest // it counts allocations
+	l, r, now := admission.NewLimiter[admission.Source](100), rate.Config{Rate: 1e6, Burst: 1e6}, time.Now()
+	key := admission.SourceOf(netip.MustParseAddr("2001:db8::1"))
+	l.Take(key, r, now)
+	if n := testing.AllocsPerRun(100, func() { l.Take(key, r, now) }); n > 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func BenchmarkLimiter(b *testing.B) {
+	l, r, now := admission.NewLimiter[uint64](1<<16), rate.Config{Rate: 1e6, Burst: 1e6}, time.Now()
+	for key := range uint64(1 << 15) {
+		l.Take(key, r, now)
+	}
+	b.ReportAllocs()
+	key := uint64(0)
+	for b.Loop() {
+		key = (key + 7919) % (1 << 15)
+		l.Take(key, r, now)
 	}
 }
 

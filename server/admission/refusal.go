@@ -70,17 +70,26 @@ func (c *Controller) Precheck(ctx context.Context) error {
 	if err == nil {
 		return nil
 	}
+	if c.AwaitRefusal(ctx) {
+		return c.Check(ctx)
+	}
+	return err
+}
+
+// AwaitRefusal waits until it is the turn of a refusal, which is at once while refusals are few, or until ctx ends. It
+// reports whether it has waited for a turn.
+func (c *Controller) AwaitRefusal(ctx context.Context) bool {
 	wait := c.refusals.turn(c.now())
 	if wait == 0 {
-		return err
+		return false
 	}
 	defer c.refusals.done()
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		return c.Check(ctx)
+		return true
 	case <-ctx.Done():
-		return err
+		return false
 	}
 }

@@ -1,0 +1,124 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"hash/maphash"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/rate"
+	"github.com/mayfly-ca/mayfly/oidc"
+	"github.com/mayfly-ca/mayfly/server/admission"
+)
+
+// Rates are the limits on how often certificates are requested. Nil: no limit.
+type Rates struct {
+	Source   *rate.Config // by [admission.Source]; checked before a request is read
+	Issuer   *rate.Config // by entry of the issuer file, unless the entry has a limit of its own
+	Identity *rate.Config // by issuer and subject, unless the entry has a limit of its own
+}
+
+// The names of the limits, in metrics and in the metadata of a refusal.
+const (
+	limitSource   = "source"
+	limitIssuer   = "issuer"
+	limitIdentity = "identity"
+)
+
+// The number of keys that are stored; further ones share limits. Each needs less than 100 bytes.
+const (
+	maxLimitedSources  = 1 << 16
+	maxLimitedVerified = 1 << 16
+)
+
+// rates counts requests for certificates under the limits of [Rates]. The values of a limit are a part of its keys: a
+// reload that does not change them forgets no count.
+type rates struct {
+	now      func() time.Time
+	seed     maphash.Seed
+	sources  *admission.Limiter[sourceKey]
+	verified *admission.Limiter[uint64] // by hash of a verifiedKey
+}
+
+type sourceKey struct {
+	source admission.Source
+	rate   rate.Config
+}
+
+// verifiedKey is what a limit applies to after the verification of the token.
+type verifiedKey struct {
+	limit, entry, issuer, subject string
+	rate                          rate.Config
+}
+
+func newRates(now func() time.Time) *rates {
+	return &rates{
+		now: now, seed: maphash.MakeSeed(), sources: admission.NewLimiter[sourceKey](maxLimitedSources),
+		verified: admission.NewLimiter[uint64](maxLimitedVerified),
+	}
+}
+
+// rateError is the cause of a refusal by a limit, for the log.
+type rateError struct {
+	limit string
+	rate  rate.Config
+}
+
+func (e *rateError) Error() string {
+	return fmt.Sprintf("the limit by %s is %g a second, and %d at once", e.limit, e.rate.Rate, e.rate.Burst)
+}
+
+// over returns the refusal of a request and counts it.
+func (s *Server) over(by verifiedKey, wait time.Duration) *fault.Error {
+	s.metrics.limited.WithLabelValues(by.limit, by.entry).Inc()
+	return fault.New(fault.RateLimited, &rateError{by.limit, by.rate}, "limit", by.limit).WithRetryAfter(wait)
+}
+
+// limitSource returns RATE_LIMITED if certificates are requested too often from the source of a request. It counts the
+// request, once. Trusted proxies are not limited: the address of a proxy is that of no client.
+func (s *Server) limitSource(ctx context.Context) error {
+	st, v := s.state.Load(), arrivalIn(ctx)
+	if st.core == nil || st.core.Rates.Source == nil || v == nil || v.limited || !v.client.IsValid() ||
+		s.proxies.Has(v.client) {
+		return nil
+	}
+	v.limited = true
+	r := *st.core.Rates.Source
+	wait := s.rates.sources.Take(sourceKey{v.source, r}, r, s.rates.now())
+	if wait == 0 {
+		return nil
+	}
+	s.admission.AwaitRefusal(ctx)
+	return s.over(verifiedKey{limit: limitSource, rate: r}, wait)
+}
+
+// limitVerified returns RATE_LIMITED if certificates are requested too often by the identity of a verified token, or
+// with tokens of its issuer entry. The identity is first: what it is refused does not count for the others of the
+// entry.
+func (s *Server) limitVerified(core *Core, d *oidc.Decision) error {
+	for _, one := range [...]struct {
+		key    verifiedKey
+		own, r *rate.Config
+	}{
+		{
+			verifiedKey{limit: limitIdentity, entry: d.Entry, issuer: d.Identity.Issuer, subject: d.Identity.Subject},
+			d.IdentityRateLimit, core.Rates.Identity,
+		},
+		{verifiedKey{limit: limitIssuer, entry: d.Entry}, d.RateLimit, core.Rates.Issuer},
+	} {
+		r := one.own
+		if r == nil {
+			r = one.r
+		}
+		if r == nil {
+			continue
+		}
+		one.key.rate = *r
+		wait := s.rates.verified.Take(maphash.Comparable(s.rates.seed, one.key), *r, s.rates.now())
+		if wait > 0 {
+			return s.over(one.key, wait)
+		}
+	}
+	return nil
+}
