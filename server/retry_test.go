@@ -234,3 +234,21 @@ func TestIdempotentRetryAfterRestart(t *testing.T) {
 		}
 	}
 }
+
+// D20: a repeated request is no further use of a token with a budget; another key is.
+func TestIdempotentRetryWithBudget(t *testing.T) {
+	t.Parallel()
+	w := newFixtureWith(t, false, budgetOf(1))
+	w.counting()
+	w.idempotent("abc", nil)
+	token := w.idp.Token(nil)
+	first := w.obtain(token)
+	if !bytes.Equal(first, w.obtain(token)) {
+		t.Error("another certificate")
+	}
+	w.key = pki.NewKey(pki.P256).(*ecdsa.PrivateKey)
+	_, err := w.grpc.CreateSigningCertificate(t.Context(), w.message(token))
+	if reason, _ := reasonOf(err); reason != "TOKEN_REPLAYED" {
+		t.Errorf("another key: %v", err)
+	}
+}
