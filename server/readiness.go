@@ -216,8 +216,8 @@ type Dependency struct {
 	Warning string    `json:"warning"`
 	Cause   string    `json:"cause"`
 	Since   time.Time `json:"since"` // when OK was last seen to change
-
-	advisory bool
+	// Advisory: the dependency does not affect Ready.
+	Advisory bool `json:"advisory,omitempty"`
 }
 
 // Report returns the last result of every check.
@@ -238,7 +238,7 @@ func (r *Readiness) Report() Report {
 			out.add(c.Name, *late)
 		}
 		for name, a := range c.last {
-			d := Dependency{OK: a.OK, Warning: a.Warning, Cause: a.Cause, Since: a.since, advisory: a.Advisory}
+			d := Dependency{OK: a.OK, Warning: a.Warning, Cause: a.Cause, Since: a.since, Advisory: a.Advisory}
 			if late != nil {
 				d = *late // a check that hangs may contain any dependency, so the entry is not advisory
 			}
@@ -250,7 +250,7 @@ func (r *Readiness) Report() Report {
 
 func (r *Report) add(name string, d Dependency) {
 	d.Since = d.Since.UTC().Truncate(time.Second)
-	r.Ready = r.Ready && (d.OK || d.advisory)
+	r.Ready = r.Ready && (d.OK || d.Advisory)
 	r.Dependencies[name] = d
 }
 
@@ -292,7 +292,7 @@ func (s *Server) report() Report {
 	r := s.readiness.Report()
 	now := s.readiness.now()
 	h := s.listening.health()
-	r.add("listeners", Dependency{OK: h.OK, Warning: h.Warning, Since: s.began, advisory: h.Advisory})
+	r.add("listeners", Dependency{OK: h.OK, Warning: h.Warning, Since: s.began, Advisory: h.Advisory})
 	if why := s.unready(); why != "" {
 		r.add("server", Dependency{Cause: why, Since: now})
 	}
@@ -306,7 +306,7 @@ func (s *Server) report() Report {
 func (r Report) causes() string {
 	var out []string
 	for name, d := range r.Dependencies {
-		if !d.OK && !d.advisory {
+		if !d.OK && !d.Advisory {
 			out = append(out, name+": "+d.Cause)
 		}
 	}

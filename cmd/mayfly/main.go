@@ -49,7 +49,7 @@ func newRoot() *cobra.Command {
 	root.Version = version.Read().Version
 	root.SetVersionTemplate("mayfly {{.Version}}\n")
 	o.Add(root)
-	root.AddCommand(newDev(o), newServe(o), newRequest(o), newInspect(), newVerify(), newConfig(), newCA(), newTrust(),
+	root.AddCommand(newDev(o), newServe(o), newStatus(), newRequest(o), newInspect(), newVerify(), newConfig(), newCA(), newTrust(),
 		newAudit(), newLog(), newBench(), newVersion())
 	cli.ExplainArguments(root)
 	return root
