@@ -112,6 +112,13 @@ func (e *Error) hint() string {
 		return "the server accepts at most " + bare("max") + " bytes"
 	case fault.RateLimited:
 		return "wait before the next request; one certificate can be used for all signatures of a job"
+	case fault.TokenReplayed:
+		if e.Metadata["limit"] == "" {
+			return "the token was used before; get a new one"
+		}
+		return "a token of this issuer is good for at most " + bare("limit") + " certificates; get a new one"
+	case fault.BudgetUnavailable:
+		return "the server cannot count the uses of this token now; try again"
 	case fault.LogUnavailable:
 		if cause := e.Metadata["cause"]; cause != "" {
 			return "the certificate could not be submitted to enough Certificate Transparency logs (" +
