@@ -56,6 +56,7 @@ var layers = map[string][]string{
 	"ctlog/embedded": {"monitor", "fault", "loglist", "tbs"},          // the parser of checkpoints
 	"ctlog/remote":   {"ctlog", "monitor", "fault", "loglist", "tbs"}, // a tree head proves a log's key
 	"monitor":        {"fault", "loglist", "tbs"},                     // reads and checks logs, as an auditor does
+	"tracing":        {"fault"},                                       // exports spans
 	"journal":        {"fault", "journal/ship"},
 	"journal/ship":   {"fault"},
 
@@ -72,12 +73,12 @@ var layers = map[string][]string{
 	"config": {
 		"oidc", "pop", "ca", "ca/signer", "ca/signer/backends", "rotation", "ctlog", "ctlog/embedded",
 		"ctlog/remote", "journal", "canary",
-		"reconcile", "server/servertls", "fault",
+		"reconcile", "server/servertls", "tracing", "fault",
 	},
 	// tbs: the SCTs that a certificate has, for the journal
 	"server": {
 		"fault", "identity", "tbs", "pop", "oidc", "ca", "journal", "proto", "server/admission",
-		"server/servertls", "server/uses",
+		"server/servertls", "server/uses", "tracing",
 	},
 	// which requests are served, wait or are refused
 	"server/admission": {"fault"},
@@ -96,7 +97,7 @@ var layers = map[string][]string{
 	"node": {
 		"oidc", "pop", "ca", "ca/signer", "ctlog", "ctlog/embedded", "ctlog/remote", "monitor", "journal",
 		"reconcile", "reconcile/webhook", "ceremony", "config", "rotation", "server", "server/admission",
-		"server/servertls", "server/uses", "trust", "loglist", "tbs", "fault",
+		"server/servertls", "server/uses", "tracing", "trust", "loglist", "tbs", "fault",
 		"canary",
 		"client", // a rotation asks the running CA for its trust bundle
 	},
@@ -129,7 +130,7 @@ var owners = map[string][]string{
 	"google.golang.org/grpc":                        {"server", "client", "proto", "ca/signer"},
 	"github.com/grpc-ecosystem":                     {"server", "proto"},
 	"google.golang.org/genproto":                    {"server", "client", "proto", "ca/signer"},
-	"go.opentelemetry.io":                           {"journal/ship"},
+	"go.opentelemetry.io":                           {"journal/ship", "tracing", "internal"},
 	"google.golang.org/protobuf": {
 		"server", "client", "proto", "trust",
 		"journal/ship", "ca/signer",

@@ -45,7 +45,7 @@ func (a *Authority) Canary(ctx context.Context, r CanaryRequest) (_ *CanaryResul
 	if a.o.Log == nil {
 		return nil, fault.New(fault.NotReady, errNoLogs, "cause", errNoLogs.Error())
 	}
-	d, err := a.prepare(r.Request)
+	d, err := a.prepare(ctx, r.Request)
 	if err != nil {
 		return nil, fault.From(err)
 	}

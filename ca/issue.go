@@ -17,6 +17,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/identity"
+	"github.com/mayfly-ca/mayfly/internal/span"
 	"github.com/mayfly-ca/mayfly/tbs"
 )
 
@@ -54,18 +55,20 @@ type Certificate struct {
 func (a *Authority) Issue(ctx context.Context, r Request) (_ *Certificate, err error) {
 	result := refused
 	defer func() { a.metrics.results[result].Inc() }()
-	d, err := a.prepare(r)
+	d, err := a.prepare(ctx, r)
 	if err != nil {
 		return nil, err
 	}
 	if r.Begin != nil {
-		if err := a.whilePaused(func() error { return r.Begin(ctx) }); err != nil {
+		if err := a.record(ctx, "token use", r.Begin); err != nil {
 			return nil, err
 		}
 	}
 	result = failed
 	if r.Intent != nil { // G4
-		if err := a.whilePaused(func() error { return r.Intent(ctx, a.intent(d)) }); err != nil {
+		if err := a.record(ctx, "journal intent", func(ctx context.Context) error {
+			return r.Intent(ctx, a.intent(d))
+		}); err != nil {
 			return nil, journalError(ctx, err)
 		}
 	}
@@ -100,7 +103,9 @@ func (a *Authority) Issue(ctx context.Context, r Request) (_ *Certificate, err e
 		// From here on, the end of the caller's context has no effect: the journal says that the certificate was
 		// issued.
 		o := Outcome{Serial: d.want.serial, Certificate: final, SCTs: scts, Signatures: signatures, Signed: true}
-		if err := a.whilePaused(func() error { return r.Outcome(context.WithoutCancel(ctx), o) }); err != nil {
+		if err := a.record(context.WithoutCancel(ctx), journalOutcome, func(ctx context.Context) error {
+			return r.Outcome(ctx, o)
+		}); err != nil {
 			return nil, fault.New(fault.JournalUnavailable, err)
 		}
 	}
@@ -119,6 +124,16 @@ func (a *Authority) intent(d *unsigned) Intent {
 func (a *Authority) whilePaused(f func() error) error {
 	defer a.o.Pause()()
 	return f()
+}
+
+// journalOutcome is the name of the span of the second record of a request.
+const journalOutcome = "journal outcome"
+
+// record calls f, which writes to the journal or to the store of the uses of tokens.
+func (a *Authority) record(ctx context.Context, name string, f func(context.Context) error) (err error) {
+	ctx, step := span.Start(ctx, name)
+	defer step.Done(&err)
+	return a.whilePaused(func() error { return f(ctx) })
 }
 
 // journalError returns the error of a request whose intent was not written: the caller left, or the journal failed.
@@ -141,11 +156,13 @@ type unsigned struct {
 }
 
 // prepare builds the TBSCertificate once and lints it.
-func (a *Authority) prepare(r Request) (*unsigned, error) {
+func (a *Authority) prepare(ctx context.Context, r Request) (_ *unsigned, err error) {
+	_, step := span.Start(ctx, "build")
+	defer step.Done(&err)
 	start := time.Now()
-	defer a.metrics.stage(stageBuild, start)
+	defer a.metrics.stage(ctx, stageBuild, start)
 	now := a.o.Now()
-	err := a.o.Ready()
+	err = a.o.Ready()
 	if err == nil {
 		err = a.o.Clock.Check(now)
 	}
@@ -236,7 +253,13 @@ func (a *Authority) build(r Request, serial []byte, notBefore time.Time) (*unsig
 
 // signFirst signs the first TBSCertificate of a request. It adds the number of calls to ca if the CA's key signs, and
 // to other if the key of the precertificate signing certificate does.
-func (a *Authority) signFirst(ctx context.Context, d *unsigned, ca, other *int) ([]byte, error) {
+func (a *Authority) signFirst(ctx context.Context, d *unsigned, ca, other *int) (_ []byte, err error) {
+	name := "sign precertificate"
+	if a.o.Log == nil {
+		name = signCertificate
+	}
+	ctx, step := span.Start(ctx, name)
+	defer step.Done(&err)
 	if d.precerts == nil {
 		return a.signTBS(ctx, d.toSign, ca)
 	}
@@ -247,10 +270,20 @@ func (a *Authority) signFirst(ctx context.Context, d *unsigned, ca, other *int) 
 	return tbs.Certificate(d.toSign, a.signer.algorithm, signature)
 }
 
+// signCertificate is the name of the span of the signature of a certificate.
+const signCertificate = "sign certificate"
+
+// signLast signs the TBSCertificate with the SCTs.
+func (a *Authority) signLast(ctx context.Context, raw []byte, n *int) (_ []byte, err error) {
+	ctx, step := span.Start(ctx, signCertificate)
+	defer step.Done(&err)
+	return a.signTBS(ctx, raw, n)
+}
+
 // signTBS signs a TBSCertificate that has passed the lint. It adds the number of calls of the signer to n.
 func (a *Authority) signTBS(ctx context.Context, raw []byte, n *int) ([]byte, error) {
 	start := time.Now()
-	defer a.metrics.stage(stageSign, start)
+	defer a.metrics.stage(ctx, stageSign, start)
 	signature, err := a.signer.sign(ctx, raw, n)
 	if err != nil {
 		return nil, err
@@ -276,7 +309,7 @@ func (a *Authority) logAndSign(ctx context.Context, d *unsigned, pre []byte, n *
 		return nil, nil, fmt.Errorf("lint: %w", err)
 	}
 	d.linted = raw
-	if final, err = a.signTBS(ctx, raw, n); err != nil {
+	if final, err = a.signLast(ctx, raw, n); err != nil {
 		return nil, nil, err
 	}
 	if err := d.correspond(pre, final, scts); err != nil {
@@ -296,7 +329,7 @@ func (a *Authority) log(ctx context.Context, d *unsigned, pre []byte) (scts [][]
 		DER: pre, Chain: chain, Entry: tbs.Entry{IssuerKeyHash: a.keyHash, TBS: d.withoutSCTs},
 		NotBefore: d.want.notBefore, NotAfter: d.want.notBefore.Add(Validity),
 	})
-	a.metrics.stage(stageLog, start)
+	a.metrics.stage(ctx, stageLog, start)
 	if err != nil {
 		return nil, d.precerts.explain(err)
 	}
@@ -307,6 +340,8 @@ func (a *Authority) log(ctx context.Context, d *unsigned, pre []byte) (scts [][]
 }
 
 func (a *Authority) submit(ctx context.Context, p tbs.Precertificate) (scts [][]byte, err error) {
+	ctx, step := span.Start(ctx, "log")
+	defer step.Done(&err)
 	err = a.whilePaused(func() error {
 		scts, err = a.o.Log.Submit(ctx, p)
 		return err
@@ -318,9 +353,11 @@ func (a *Authority) submit(ctx context.Context, p tbs.Precertificate) (scts [][]
 // its signature verifies with the issuing key (C1), and enough of its validity is left (A7). The lint has parsed these
 // bytes, so they are not parsed again; they are extracted from the certificate by code that is independent of the
 // builder.
-func (a *Authority) release(ctx context.Context, d *unsigned, final []byte) error {
+func (a *Authority) release(ctx context.Context, d *unsigned, final []byte) (err error) {
+	_, step := span.Start(ctx, "release")
+	defer step.Done(&err)
 	start := time.Now()
-	defer a.metrics.stage(stageVerify, start)
+	defer a.metrics.stage(ctx, stageVerify, start)
 	c, err := tbs.Split(final)
 	if err != nil {
 		return err
@@ -346,7 +383,9 @@ func (a *Authority) recordFailure(ctx context.Context, r Request, o Outcome) err
 	a.o.Logger.WarnContext(ctx, "no certificate was issued for an intent", "serial", fmt.Sprintf("%x", o.Serial),
 		"signatures", o.Signatures, "cause", o.Err.Error())
 	if r.Outcome != nil {
-		if err := a.whilePaused(func() error { return r.Outcome(context.WithoutCancel(ctx), o) }); err != nil {
+		if err := a.record(context.WithoutCancel(ctx), journalOutcome, func(ctx context.Context) error {
+			return r.Outcome(ctx, o)
+		}); err != nil {
 			a.o.Logger.ErrorContext(ctx, "the outcome was not written to the journal", "cause", err.Error())
 		}
 	}

@@ -1,9 +1,12 @@
 package ca
 
 import (
+	"context"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/mayfly-ca/mayfly/internal/span"
 )
 
 // metrics of one authority. The label "result" is success, refused, orphan (a precertificate without certificate) or
@@ -81,8 +84,9 @@ const (
 	failed    result = "failed"
 )
 
-func (m *metrics) stage(s stage, from time.Time) {
-	m.stages[s].Observe(time.Since(from).Seconds())
+// stage adds the time of a stage, with the trace of the request as an exemplar.
+func (m *metrics) stage(ctx context.Context, s stage, from time.Time) {
+	span.In(ctx).Observe(m.stages[s], time.Since(from).Seconds())
 }
 
 // Collectors returns the metrics of the authority.

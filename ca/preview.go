@@ -1,6 +1,7 @@
 package ca
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -41,7 +42,7 @@ func Preview(o Options, id identity.Identity) (*x509.Certificate, error) {
 	if a.replica, err = newReplica(o.Chain, o.Now()); err != nil {
 		return nil, err
 	}
-	d, err := a.prepare(Request{Identity: &id, SPKI: spki, PublicKey: &key.PublicKey})
+	d, err := a.prepare(context.Background(), Request{Identity: &id, SPKI: spki, PublicKey: &key.PublicKey})
 	if err != nil {
 		return nil, err
 	}

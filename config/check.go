@@ -64,6 +64,7 @@ func (l *loader) checkSettings() {
 			"write audit.file, or remove the setting", "api", "idempotent_retry"))
 	}
 	l.main.add(fault.Under(c.Canary.Check(c.CT.None != nil), "canary"))
+	l.main.add(fault.Under(c.Tracing.Check(), "tracing"))
 	l.main.add(fault.Under(c.Publish.check(), "publish"))
 }
 
@@ -351,6 +352,9 @@ func (l *loader) checkProduction() {
 	if a := c.Audit; a != nil && a.Syslog != nil && a.Syslog.Insecure {
 		l.setting(fault.BadSetting("unencrypted records are not for production", fix, "audit", "syslog", "insecure"))
 	}
+	if t := c.Tracing; t != nil && t.OTLP != nil && t.OTLP.Insecure {
+		l.setting(fault.BadSetting("unencrypted spans are not for production", fix, "tracing", "otlp", "insecure"))
+	}
 	if a := c.Audit; a != nil && a.OTLP != nil && a.OTLP.Insecure {
 		l.setting(fault.BadSetting("unencrypted records are not for production", fix, "audit", "otlp", "insecure"))
 	}
@@ -414,6 +418,9 @@ func (l *loader) warn() {
 		for _, w := range c.Audit.Warnings() {
 			l.warning(l.main, w.Problem+"; "+w.Fix, append([]string{"audit"}, w.Path...)...)
 		}
+	}
+	for _, w := range c.Tracing.Warnings() {
+		l.warning(l.main, w.Problem+"; "+w.Fix, append([]string{"tracing"}, w.Path...)...)
 	}
 	if len(l.main.problems) == 0 {
 		for _, w := range c.Listen.warnings() {

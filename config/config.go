@@ -23,6 +23,7 @@ import (
 	"github.com/mayfly-ca/mayfly/oidc"
 	"github.com/mayfly-ca/mayfly/reconcile"
 	"github.com/mayfly-ca/mayfly/server/servertls"
+	"github.com/mayfly-ca/mayfly/tracing"
 )
 
 // Config is a loaded configuration. All paths in it are absolute; a relative one in the file is relative to the folder
@@ -50,6 +51,8 @@ type Config struct {
 	// Canary tries the whole path at intervals, from a token to the SCTs of a precertificate, without making a
 	// certificate. When omitted: there is no canary.
 	Canary *canary.Config `yaml:"canary"`
+	// Tracing sends traces of a share of the requests to an OpenTelemetry collector. When omitted: nothing is traced.
+	Tracing *tracing.Config `yaml:"tracing" restart:"yes"`
 	// Publish says where verifiers get the trust material of this CA.
 	Publish Publish `yaml:"publish"`
 	// StateDir is the directory in which the last good keys of identity providers, and how often tokens were used

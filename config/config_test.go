@@ -264,6 +264,22 @@ func TestRefuses(t *testing.T) {
 				"audit:\n  file: x\n  otlp: {url: \"http://collector.example.com\"}\n", issuers,
 			"mayfly.yaml:9:15", "insecure",
 		},
+		"a collector over the network": {
+			identity + caFile + embedded + "tracing: {otlp: {url: \"http://collector.example.com\"}}\n", issuers,
+			"mayfly.yaml:7:23", "insecure",
+		},
+		"no collector": {
+			identity + caFile + embedded + "tracing: {sample: 0.5}\n", issuers, "mayfly.yaml:7", "otlp: {url:",
+		},
+		"more than all requests": {
+			identity + caFile + embedded + "tracing: {sample: 2, otlp: {url: \"https://c.example.com\"}}\n", issuers,
+			"mayfly.yaml:7:19", "no share of requests",
+		},
+		"unencrypted spans": {
+			identity + caFile + embedded + "production: true\naudit: {file: x}\n" +
+				"tracing: {otlp: {url: \"http://c.example.com\", insecure: true}}\n", issuers,
+			"mayfly.yaml:9:", "not for production",
+		},
 		"algorithm": {
 			identity + caFile + embedded + "client_algorithms: [ecdsa]\n", issuers,
 			"mayfly.yaml:7", "",

@@ -65,6 +65,13 @@ func TestNumbers(t *testing.T) {
 		"ct.policy.stagger":       {base + embedded + "  policy: {stagger: ", "}\n", warned, "1s", false},
 		"ct.policy.attempt":       {base + embedded + "  policy: {attempt: ", "}\n", warned, "1s", false},
 		"ct.policy.budget":        {base + embedded + "  policy: {budget: ", "}\n", warned, "10s", false},
+		"tracing.sample": {
+			base + embedded + "tracing: {otlp: {url: \"https://c.example.com\"}, sample: ", "}\n", value, "0.5", false,
+		},
+		"tracing.otlp.timeout": {
+			base + embedded + "tracing: {otlp: {url: \"https://c.example.com\", timeout: ", "}}\n",
+			warned, "1s", false,
+		},
 		"audit.reconcile.lag": {
 			base + embedded + "audit: {file: x, reconcile: {lag: ", "}}\n",
 			warned, "1m", false,

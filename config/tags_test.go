@@ -102,6 +102,8 @@ func TestPathTags(t *testing.T) {
 		"publish.tuf.password.file secret",
 		"publish.tuf.root read",
 		"state_dir optional-dir",
+		"tracing.otlp.ca_cert read",
+		"tracing.otlp.headers.NAME.file secret",
 	}
 	inline := []string{ // texts of PEM and keys, names in them, and URIs of keys, not paths of files
 		"ca.kms.key",
@@ -149,7 +151,7 @@ func TestRestartTags(t *testing.T) {
 	t.Parallel()
 	want := []string{
 		"audit", "ct.embedded", "limits.connections", "limits.connections_per_source", "limits.requests",
-		"limits.wait", "listen", "state_dir",
+		"limits.wait", "listen", "state_dir", "tracing",
 	}
 	var got []string
 	for _, one := range tagged(reflect.TypeFor[Config](), "", "restart", nil) {

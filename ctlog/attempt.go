@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/mayfly-ca/mayfly/internal/span"
 	"github.com/mayfly-ca/mayfly/tbs"
 )
 
@@ -28,17 +29,30 @@ func (sub *submission) attempt(c *candidate, p permit) attemptResult {
 		defer cancel()
 		defer context.AfterFunc(sub.set.life, func() { <-sub.ctx.Done(); cancel() })()
 	}
+	ctx, step := span.Call(ctx, "log attempt")
+	step.Set(span.Log, c.Name)
 	r := request{&sub.p, sub.start}
 	sct, took, err := sub.set.call(ctx, c.logState, r)
 	result := attemptResult{from: c, sct: sct}
 	if err != nil {
 		result.err = sub.classify(err, took, p)
 	}
+	endAttempt(step, result.err)
 	sub.set.finish(c.logState, r, attemptEnd{
-		failure: result.err, took: took, permit: p,
+		failure: result.err, took: took, permit: p, step: step,
 		overtaken: errors.Is(context.Cause(sub.ctx), errEnough),
 	})
 	return result
+}
+
+// endAttempt ends the span of an attempt.
+func endAttempt(step span.Span, failure *Failure) {
+	if failure == nil {
+		step.EndCall(string(Accepted), false)
+		return
+	}
+	step.SetInt(span.StatusCode, failure.Status)
+	step.EndCall(string(failure.Result), failure.Result != Abandoned)
 }
 
 // attemptEnd is how an attempt ended. A nil failure means that the log returned a verified SCT.
@@ -47,12 +61,13 @@ type attemptEnd struct {
 	took      time.Duration
 	permit    permit
 	overtaken bool // abandoned because other logs were faster
+	step      span.Span
 }
 
 // finish counts an attempt and informs the breaker.
 func (s *Set) finish(l *logState, r request, end attemptEnd) {
 	if end.failure == nil {
-		s.metrics.observe(l.Name, Accepted, end.took)
+		s.metrics.observe(l.Name, Accepted, end)
 		l.recordAccepted()
 		if l.breaker.succeed(s.now()) {
 			s.logger.Info("log works again", "log", l.Name)
@@ -60,7 +75,7 @@ func (s *Set) finish(l *logState, r request, end attemptEnd) {
 		}
 		return
 	}
-	s.metrics.observe(l.Name, end.failure.Result, end.took)
+	s.metrics.observe(l.Name, end.failure.Result, end)
 	if end.failure.Result == Abandoned {
 		l.breaker.abandon(end.permit)
 		if end.overtaken {
@@ -104,7 +119,7 @@ func (s *Set) call(ctx context.Context, l *logState, r request) (sct []byte, too
 	if r.p.NotBefore.After(from) {
 		from = r.p.NotBefore
 	}
-	offset, err := l.verify(sct, r.p, span{from, to})
+	offset, err := l.verify(sct, r.p, interval{from, to})
 	if _, skewed := errors.AsType[*skewError](err); err == nil || skewed {
 		s.recordOffset(l, true, offset)
 	}

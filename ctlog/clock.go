@@ -18,11 +18,11 @@ const (
 	minSkewedSCTs = 3
 )
 
-// span is a period of time that includes both its ends.
-type span struct{ from, to time.Time }
+// interval is a period of time that includes both its ends.
+type interval struct{ from, to time.Time }
 
-// offset returns how far t lies outside the span; 0 if t is in it.
-func (w span) offset(t time.Time) time.Duration {
+// offset returns how far t lies outside the interval; 0 if t is in it.
+func (w interval) offset(t time.Time) time.Duration {
 	switch {
 	case t.Before(w.from):
 		return t.Sub(w.from)
@@ -138,7 +138,7 @@ func (s *Set) recordDate(l *logState, sent, date time.Time) {
 }
 
 // dateSpan returns the values that the Date header of an answer may have: it is rounded down to a second.
-func dateSpan(sent, received time.Time) span { return span{sent.Add(-time.Second), received} }
+func dateSpan(sent, received time.Time) interval { return interval{sent.Add(-time.Second), received} }
 
 // recordSilence records that a log was asked for its time and did not return it: the decision no longer waits for its
 // sample.

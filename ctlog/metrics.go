@@ -79,13 +79,13 @@ func stateGauges(l *logState) []prometheus.Collector {
 	return all
 }
 
-func (m *metrics) observe(log string, r Result, took time.Duration) {
+func (m *metrics) observe(log string, r Result, end attemptEnd) {
 	if r == Accepted {
 		m.accepted[log]().Inc()
 	} else {
 		m.attempts.WithLabelValues(log, string(r)).Inc()
 	}
-	m.seconds.WithLabelValues(log).Observe(took.Seconds())
+	end.step.Observe(m.seconds.WithLabelValues(log), end.took.Seconds())
 }
 
 // checked begins to observe a request for the roots or the head of a log. The caller calls the result with the outcome.

@@ -10,7 +10,7 @@ import (
 
 // verify proves that raw is an SCT of the log over p: version 1, log ID, signature with the pinned key, and a timestamp
 // within the span and the log's window. It returns the offset of the timestamp from the span. Its error is a [Failure].
-func (l *logState) verify(raw []byte, p *tbs.Precertificate, when span) (offset time.Duration, err error) {
+func (l *logState) verify(raw []byte, p *tbs.Precertificate, when interval) (offset time.Duration, err error) {
 	s, err := tbs.ParseSCT(raw)
 	if err != nil {
 		return 0, &Failure{Result: Unverified, Err: err}
@@ -41,7 +41,7 @@ func (l *logState) verify(raw []byte, p *tbs.Precertificate, when span) (offset 
 }
 
 // skewed returns the failure of an SCT whose timestamp is too far outside the span.
-func skewed(offset time.Duration, t time.Time, when span) *Failure {
+func skewed(offset time.Duration, t time.Time, when interval) *Failure {
 	bound := "after " + when.to.Add(maxSkew).UTC().Format(time.RFC3339)
 	if offset < 0 {
 		bound = "before " + when.from.Add(-maxSkew).UTC().Format(time.RFC3339)

@@ -299,7 +299,10 @@ func loadAndTest(ctx context.Context, log *slog.Logger, cfg *config.Config) (_ *
 		Chain: m.chain, Signer: m.key.Signer, Trust: m.trust,
 		Backdate: cfg.CA.BackdateOrDefault(), PrecertIssuer: cfg.CA.PrecertIssuer, MLDSA: cfg.Experimental.MLDSACA,
 	})
-	errs := []error{cfg.CA.Place(err), m.tryMLDSA(cfg), tryIssuers(cfg), cfg.Places(), inspectAudit(cfg)}
+	errs := []error{
+		cfg.CA.Place(err), m.tryMLDSA(cfg), tryIssuers(cfg), cfg.Places(), inspectAudit(cfg),
+		fault.Under(cfg.Tracing.Inspect(), "tracing"),
+	}
 	if cfg.CT.Embedded != nil {
 		errs = append(errs, fault.Under(embedded.Inspect(*cfg.CT.Embedded), "ct", "embedded"))
 	}

@@ -87,7 +87,7 @@ func (n *Node) newServer(registry *prometheus.Registry, tiles *embeddedHandler) 
 		Limits: server.Limits{
 			Drain: n.options.Drain, Connections: cfg.Limits.Connections, PerSource: cfg.Limits.ConnectionsPerSource,
 		},
-		Admission: n.admission, Proxies: cfg.Listen.Proxies(), Profiling: cfg.Listen.Profiling, TLS: n.tls,
+		Tracer: n.tracer, Admission: n.admission, Proxies: cfg.Listen.Proxies(), Profiling: cfg.Listen.Profiling, TLS: n.tls,
 		OnReadiness: n.tellReadiness, ProxyProtocol: cfg.Listen.ProxyProtocol, Forwarded: cfg.Listen.StandardHeader(),
 	})
 	if err != nil {
@@ -95,6 +95,7 @@ func (n *Node) newServer(registry *prometheus.Registry, tiles *embeddedHandler) 
 	}
 	n.server.SetNotReady("starting")
 	registry.MustRegister(n.server.Collectors()...)
+	registry.MustRegister(n.tracer.Collectors()...)
 	for _, s := range n.tls.Named() {
 		registry.MustRegister(s.Collectors()...)
 	}

@@ -25,6 +25,7 @@ import (
 	"github.com/mayfly-ca/mayfly/server"
 	"github.com/mayfly-ca/mayfly/server/admission"
 	"github.com/mayfly-ca/mayfly/server/uses"
+	"github.com/mayfly-ca/mayfly/tracing"
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
@@ -78,6 +79,7 @@ type Node struct {
 	again         chan struct{}                  // a reload is wanted
 	reread        chan struct{}                  // the files were read again
 	requests      *requests                      // of the conductor
+	tracer        *tracing.Tracer                // nil: nothing is traced
 }
 
 // Build loads the configuration and all that it names, proves with a trial that the CA can issue, and opens the
@@ -140,6 +142,10 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	}()
 	defer n.listeners.Close()
 	defer func() { err = errors.Join(err, n.files.close()) }()
+	if err := n.openTracer(); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.tracer.Close()) }()
 	tuneMemory(n.log)
 	hangup := make(chan os.Signal, 1) // SIGHUP reloads from here on, and does not end the process
 	signal.Notify(hangup, syscall.SIGHUP)

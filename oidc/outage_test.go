@@ -24,6 +24,7 @@ import (
 	"github.com/mayfly-ca/mayfly/oidc/provider"
 	"github.com/mayfly-ca/mayfly/testkit/idp"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
+	"github.com/mayfly-ca/mayfly/testkit/spans"
 )
 
 // farm is a host with very many providers that share one key. Every path is an issuer; those with "hang" in the path
@@ -597,5 +598,39 @@ func TestMovedDiscovery(t *testing.T) {
 	}
 	if _, err := verifier(t, one(p, nil), oidc.Options{StateDir: dir}).Identify(t.Context(), p.Token(nil)); err != nil {
 		t.Errorf("the former settings: %v", err)
+	}
+}
+
+// The wait of a sampled request for a provider is a span, and so are the fetch that the request has started and its
+// requests. They name the entry of the configuration, and not the host, the path or the token.
+func TestProviderSpans(t *testing.T) {
+	t.Parallel()
+	p := idp.New(t, idp.Options{})
+	v, err := oidc.New(one(p, nil), oidc.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, recorder := spans.Request(t)
+	if _, err := v.Identify(ctx, p.Token(nil)); err != nil {
+		t.Fatal(err)
+	}
+	v.Wait()
+	entry := " mayfly.entry=" + p.URL()
+	want := []string{
+		"provider wait" + entry, "provider fetch" + entry,
+		"provider request http.response.status_code=200 mayfly.operation=discovery",
+		"provider request http.response.status_code=200 mayfly.operation=keys",
+	}
+	got := recorder.Tree()
+	for _, line := range want {
+		if strings.Count(got, line+"\n") != 1 {
+			t.Errorf("%q is missing", line)
+		}
+	}
+	if strings.Count(got, "\n") != len(want) {
+		t.Error(got)
+	}
+	if _, err := v.Identify(ctx, p.Token(nil)); err != nil || recorder.Tree() != got {
+		t.Errorf("with cached keys: %v\n%s", err, recorder.Tree())
 	}
 }

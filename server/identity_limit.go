@@ -9,6 +9,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/rate"
+	"github.com/mayfly-ca/mayfly/internal/span"
 	"github.com/mayfly-ca/mayfly/oidc"
 	"github.com/mayfly-ca/mayfly/server/admission"
 )
@@ -80,7 +81,7 @@ func limited(f *fault.Error) bool {
 func (s *Server) finishLimited(ctx context.Context, f finished) {
 	s.metrics.requests.WithLabelValues(f.method, f.record.transport, codeOf(f.failure.Kind).String(),
 		string(f.failure.Reason)).Inc()
-	s.metrics.seconds.WithLabelValues(f.method).Observe(f.took.Seconds())
+	span.In(ctx).Observe(s.metrics.seconds.WithLabelValues(f.method), f.took.Seconds())
 	if n, due := s.limited.due(time.Now()); due {
 		id := &f.record.entry.facts
 		s.log.LogAttrs(context.WithoutCancel(ctx), slog.LevelWarn, "requests refused", slog.Int64("count", n),

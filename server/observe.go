@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/peer"
 
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/span"
 	"github.com/mayfly-ca/mayfly/oidc"
 )
 
@@ -33,12 +34,16 @@ func observe[R any](ctx context.Context, s *Server, c call[R]) (out R, err error
 	s.received(arrivalIn(ctx))
 	r := newRecord(ctx)
 	r.began = start
+	ctx, root := s.startTrace(ctx, c.method, r)
+	var failure *fault.Error
+	defer func() { endTrace(root, failure) }()
 	if c.issues {
 		err := s.limitSource(ctx)
 		if err == nil {
 			err = s.admission.Precheck(ctx)
 		}
 		if err != nil {
+			failure = fault.From(err)
 			return out, s.refusedStatus(ctx, refusal{method: c.method, transport: r.transport, id: r.id, err: err})
 		}
 	}
@@ -50,7 +55,7 @@ func observe[R any](ctx context.Context, s *Server, c call[R]) (out R, err error
 	ctx, cancel := context.WithTimeoutCause(ctx, s.limits.Request, s.tooSlow)
 	defer cancel()
 
-	out, failure := guarded(ctx, s, c, r)
+	out, failure = guarded(ctx, s, c, r)
 	if c.issues && failure != nil {
 		r.refused(failure)
 		s.identityLimit.count(r.decided, failure)
@@ -62,7 +67,7 @@ func observe[R any](ctx context.Context, s *Server, c call[R]) (out R, err error
 	}
 	took := time.Since(start)
 	if c.issues {
-		s.metrics.slo.count(failure, took)
+		s.metrics.slo.count(root, failure, took)
 	}
 	end := finished{method: c.method, issues: c.issues, record: r, failure: failure, took: took}
 	if failure != nil && limited(failure) {
@@ -87,7 +92,7 @@ func guarded[R any](ctx context.Context, s *Server, c call[R], r *record) (out R
 		r.setCore(st.core)
 	}
 	if c.issues { // the other methods cost next to nothing
-		if err := s.admission.Acquire(ctx); err != nil {
+		if err := s.admit(ctx); err != nil {
 			return out, owned(ctx, err)
 		}
 		defer s.admission.Release(ctx)
@@ -100,6 +105,13 @@ func guarded[R any](ctx context.Context, s *Server, c call[R], r *record) (out R
 		return out, owned(ctx, err)
 	}
 	return out, nil
+}
+
+// admit waits until the request may compute.
+func (s *Server) admit(ctx context.Context) (err error) {
+	_, step := span.Start(ctx, "admission")
+	defer step.Done(&err)
+	return s.admission.Acquire(ctx)
 }
 
 // record collects the attributes of the one log line of a request. It MUST NOT be given a token, a proof or a key.
@@ -212,7 +224,7 @@ func (s *Server) finish(ctx context.Context, f finished) {
 		}
 	}
 	s.metrics.requests.WithLabelValues(f.method, f.record.transport, code.String(), reason).Inc()
-	s.metrics.seconds.WithLabelValues(f.method).Observe(f.took.Seconds())
+	span.In(ctx).Observe(s.metrics.seconds.WithLabelValues(f.method), f.took.Seconds())
 	if !f.issues && f.failure == nil {
 		level = slog.LevelDebug // reads are frequent and of little interest
 	}

@@ -405,7 +405,7 @@ func (s *Server) adminPages(o Options) http.Handler {
 	})
 	if registry != nil {
 		mux.Handle("GET /metrics", promhttp.HandlerFor(registry,
-			promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 10 * time.Second}))
+			promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 10 * time.Second, EnableOpenMetrics: true}))
 	}
 	if o.Canary != nil {
 		mux.Handle("GET /canary", o.Canary)

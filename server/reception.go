@@ -27,6 +27,7 @@ type arrival struct {
 	client netip.Addr       // the address of the client, behind trusted proxies
 	source admission.Source // of client
 	abort  func()           // ends a stream of native gRPC; nil for HTTP, whose server has deadlines
+	at     time.Time        // when its header had arrived; zero if requests are not traced
 
 	receiving bool // the request is counted among those that are being received
 	limited   bool // the request is counted by limits.source
@@ -63,6 +64,9 @@ func arrivalIn(ctx context.Context) *arrival {
 func (s *Server) newArrival(c *conn, peer netip.Addr, forwarded []string) arrival {
 	v := arrival{conn: c, client: s.proxies.Client(peer, forwarded, s.forwarded)}
 	v.source = admission.SourceOf(v.client)
+	if s.tracer != nil {
+		v.at = time.Now()
+	}
 	return v
 }
 

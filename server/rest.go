@@ -39,8 +39,13 @@ func (s *Server) rest(ct http.Handler) (http.Handler, error) {
 			return metadata.MD{tokenKey: tokens}
 		}),
 		runtime.WithIncomingHeaderMatcher(func(key string) (string, bool) {
-			if textproto.CanonicalMIMEHeaderKey(key) == "X-Request-Id" {
+			switch textproto.CanonicalMIMEHeaderKey(key) {
+			case "X-Request-Id":
 				return requestIDKey, true
+			case "Traceparent":
+				return traceparentKey, true
+			case "Tracestate":
+				return tracestateKey, true
 			}
 			return runtime.DefaultHeaderMatcher(key)
 		}),

@@ -30,6 +30,7 @@ import (
 	fulciopb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v2"
 	"github.com/mayfly-ca/mayfly/server/admission"
 	"github.com/mayfly-ca/mayfly/server/servertls"
+	"github.com/mayfly-ca/mayfly/tracing"
 )
 
 // Core is what serves requests. A request uses the core that is in force when it begins, to its end.
@@ -137,6 +138,7 @@ type Options struct {
 	Canary http.Handler
 	// Profiling allows profiles on the admin listener even if its address is not loopback.
 	Profiling bool
+	Tracer    *tracing.Tracer // nil: requests are not traced
 }
 
 // Server serves the API over gRPC and REST.
@@ -165,6 +167,7 @@ type Server struct {
 	running       atomic.Int64 // requests
 	followed      atomic.Int64 // when readiness was last evaluated, in Unix nanoseconds
 	onReadiness   func(cause string)
+	tracer        *tracing.Tracer
 	grpc          *grpc.Server
 	http          http.Handler
 	admin         http.Handler
@@ -194,7 +197,7 @@ func New(o Options) (*Server, error) {
 		log: o.Logger, limits: o.Limits.withDefaults(), readiness: o.Readiness, metrics: newMetrics(o.Admission),
 		stopping: make(chan struct{}), admission: o.Admission,
 		proxies: o.Proxies, profiling: o.Profiling, tls: o.TLS,
-		proxyProtocol: o.ProxyProtocol, forwarded: o.Forwarded, began: o.Now(),
+		proxyProtocol: o.ProxyProtocol, forwarded: o.Forwarded, began: o.Now(), tracer: o.Tracer,
 	}
 	if s.onReadiness = o.OnReadiness; s.onReadiness == nil {
 		s.onReadiness = func(string) {}

@@ -14,9 +14,9 @@ import (
 
 	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/span"
 	"github.com/mayfly-ca/mayfly/pop"
 	fulciopb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v2"
-	"github.com/mayfly-ca/mayfly/server/admission"
 )
 
 // service implements the API.
@@ -43,8 +43,9 @@ func (s service) create(ctx context.Context, core *Core, in *fulciopb.CreateSign
 	r *record,
 ) (*fulciopb.SigningCertificate, error) {
 	token := credential(ctx, in)
-	d, err := core.Issuers.IdentifyFrom(ctx, admission.SourceIn(ctx).Addr, token)
+	d, err := s.identify(ctx, core, token)
 	r.decision(d)
+	span.In(ctx).Set(span.Entry, d.Entry)
 	if limited := s.identityLimit.check(d); limited != nil {
 		return nil, limited
 	}
@@ -58,13 +59,14 @@ func (s service) create(ctx context.Context, core *Core, in *fulciopb.CreateSign
 	if v := arrivalIn(ctx); v != nil && v.conn != nil {
 		v.conn.proven.Store(true)
 	}
-	key, err := prove(core.Keys, in, pop.Proof{
+	key, err := prove(ctx, core.Keys, in, pop.Proof{
 		Challenge:      d.Identity.Challenge,
 		ChallengeClaim: d.Identity.ChallengeClaim,
 	})
 	if err != nil {
 		return nil, err
 	}
+	span.In(ctx).Set(span.Algorithm, key.Algorithm)
 	r.add("key_algorithm", key.Algorithm)
 	r.entry.key(key)
 	if d.KeyAlgorithms != nil && !slices.Contains(d.KeyAlgorithms, key.Algorithm) {
@@ -109,7 +111,11 @@ func bearer(header string) string {
 }
 
 // prove checks the key and the proof of possession, in whichever form they were sent.
-func prove(keys *pop.Policy, in *fulciopb.CreateSigningCertificateRequest, p pop.Proof) (pop.Key, error) {
+func prove(ctx context.Context, keys *pop.Policy, in *fulciopb.CreateSigningCertificateRequest, p pop.Proof) (
+	_ pop.Key, err error,
+) {
+	_, step := span.Start(ctx, "prove")
+	defer step.Done(&err)
 	if csr := in.GetCertificateSigningRequest(); len(csr) > 0 {
 		return keys.VerifyCSR(csr)
 	}

@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/span"
 	"github.com/mayfly-ca/mayfly/server/admission"
 )
 
@@ -44,9 +45,9 @@ func newSLOMetrics() *sloMetrics {
 }
 
 // count counts a request for a certificate that ended after took; failure is nil if it got the certificate.
-func (m *sloMetrics) count(failure *fault.Error, took time.Duration) {
+func (m *sloMetrics) count(s span.Span, failure *fault.Error, took time.Duration) {
 	if failure == nil {
-		m.issued.Observe(took.Seconds())
+		s.Observe(m.issued, took.Seconds())
 	}
 	m.requests[blame(failure, took)].Inc()
 }

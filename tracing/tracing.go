@@ -113,6 +113,15 @@ func describe(version string) []attribute.KeyValue {
 	return out
 }
 
+// Inspect returns the errors with which [Open] would fail. It sends nothing.
+func (c *Config) Inspect() error {
+	if c == nil {
+		return nil
+	}
+	_, err := c.OTLP.exporter()
+	return fault.Under(err, "otlp")
+}
+
 // exporter returns the client of the collector. Every option is set, so that no environment variable decides.
 func (c *OTLPConfig) exporter() (sdk.SpanExporter, error) {
 	headers := map[string]string{}

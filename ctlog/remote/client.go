@@ -17,6 +17,7 @@ import (
 	"github.com/google/certificate-transparency-go/jsonclient"
 
 	"github.com/mayfly-ca/mayfly/ctlog"
+	"github.com/mayfly-ca/mayfly/internal/span"
 )
 
 // client is the JSON client of one call. LogClient.AddPreChain of certificate-transparency-go is not used: it repeats a
@@ -66,6 +67,10 @@ type exchange struct {
 func (x *exchange) RoundTrip(request *http.Request) (*http.Response, error) {
 	r := *request // a RoundTripper must not change the request
 	r.Host = x.log.host
+	if x.log.propagate {
+		r.Header = request.Header.Clone()
+		span.Inject(request.Context(), r.Header.Set)
+	}
 	rsp, err := x.log.transport.RoundTrip(&r)
 	if err != nil {
 		return nil, err

@@ -71,6 +71,7 @@ type Log struct {
 	reader    *monitor.Log // reads the log's head
 	timeout   time.Duration
 	now       func() time.Time
+	propagate bool // requests have the trace context
 }
 
 // Open prepares a client of the log; it opens no connection. Its errors are each a [fault.Setting] of c.
@@ -102,7 +103,7 @@ func Open(c Config, o Options) (*Log, error) {
 			Name: c.Name, URL: c.URL, MonitoringURL: c.MonitoringURL, Origin: c.Origin, Operator: c.Operator,
 			Key: key, Window: window,
 		},
-		host: c.hostHeader(), agent: o.UserAgent, timeout: o.Timeout, now: o.Now,
+		host: c.hostHeader(), agent: o.UserAgent, timeout: o.Timeout, now: o.Now, propagate: c.PropagateTrace,
 	}
 	if l.timeout <= 0 {
 		l.timeout = defaultTimeout

@@ -20,8 +20,10 @@ import (
 
 	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/ctlog/remote"
+	"github.com/mayfly-ca/mayfly/tbs"
 	"github.com/mayfly-ca/mayfly/testkit/ct"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
+	"github.com/mayfly-ca/mayfly/testkit/spans"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) } // B8
@@ -176,4 +178,35 @@ func newKey(t testing.TB, c elliptic.Curve) *ecdsa.PrivateKey {
 		t.Fatal(err)
 	}
 	return k
+}
+
+// A log gets the trace context of a sampled request only if its entry says so.
+func TestPropagateTrace(t *testing.T) {
+	t.Parallel()
+	for _, propagate := range []bool{false, true} {
+		for _, sampled := range []bool{false, true} {
+			var got string
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				got = r.Header.Get("Traceparent")
+				http.Error(w, "no", http.StatusForbidden)
+			}))
+			t.Cleanup(srv.Close)
+			l, err := remote.Open(remote.Config{Name: "lab", URL: srv.URL, PropagateTrace: propagate},
+				remote.Options{PublicKeyPEM: pki.PublicPEM(newKey(t, elliptic.P256()).Public())})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(l.Close)
+			ctx, id := t.Context(), ""
+			if sampled {
+				var recorder *spans.Recorder
+				ctx, recorder = spans.Request(t)
+				id = recorder.TraceID()
+			}
+			_, _ = l.Submit(ctx, tbs.Precertificate{DER: []byte{1}}) // refused
+			if want := propagate && sampled; strings.HasPrefix(got, "00-"+id+"-") != want || (got != "") != want {
+				t.Errorf("propagate %t, sampled %t: traceparent %q", propagate, sampled, got)
+			}
+		}
+	}
 }

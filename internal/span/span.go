@@ -41,7 +41,6 @@ const (
 	RequestID  Key = "mayfly.request_id"
 	Method     Key = "rpc.method"
 	Transport  Key = "mayfly.transport" // grpc or rest
-	Issued     Key = "mayfly.issued"    // true: the request got a certificate
 	StatusCode Key = "http.response.status_code"
 )
 
@@ -120,13 +119,6 @@ func (s Span) SetInt(key Key, value int) {
 	}
 }
 
-// SetBool sets an attribute that is true or false.
-func (s Span) SetBool(key Key, value bool) {
-	if s.of != nil {
-		s.of.SetAttributes(attribute.Bool(string(key), value))
-	}
-}
-
 // End ends the span. Of err, the reason is recorded. Unless err is the fault of the caller, the span counts as failed.
 func (s Span) End(err error) {
 	if s.of == nil {
@@ -138,6 +130,18 @@ func (s Span) End(err error) {
 		if failed {
 			s.of.SetStatus(codes.Error, reason)
 		}
+	}
+	s.of.End()
+}
+
+// EndCall ends the span of a call with its result, which is from the table of the call's metric.
+func (s Span) EndCall(result string, failed bool) {
+	if s.of == nil {
+		return
+	}
+	s.Set(Result, result)
+	if failed {
+		s.of.SetStatus(codes.Error, result)
 	}
 	s.of.End()
 }

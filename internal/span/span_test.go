@@ -48,8 +48,9 @@ func TestSteps(t *testing.T) {
 	inner.Set(span.Log, "lab")
 	inner.Set(span.Entry, "")
 	inner.SetInt(span.StatusCode, 200)
-	inner.SetBool(span.Issued, true)
-	inner.End(nil)
+	inner.EndCall("accepted", false)
+	_, failed := span.Call(outer, "failed")
+	failed.EndCall("timed_out", true)
 	from := time.Now().Add(-time.Minute)
 	span.Past(outer, "past", from, from.Add(time.Second))
 	_, later := s.Call(context.Background(), "background")
@@ -68,10 +69,14 @@ func TestSteps(t *testing.T) {
 	if k := got["inner"].SpanKind(); k != trace.SpanKindClient || got["outer"].SpanKind() != trace.SpanKindInternal {
 		t.Errorf("kinds: %v, %v", k, got["outer"].SpanKind())
 	}
+	if st := got["failed"].Status(); st.Code != codes.Error || st.Description != "timed_out" ||
+		got["inner"].Status().Code != codes.Unset {
+		t.Errorf("status %v", st)
+	}
 	if took := got["past"].EndTime().Sub(got["past"].StartTime()); took != time.Second {
 		t.Errorf("the past step took %s", took)
 	}
-	want := map[string]string{"mayfly.log": "lab", "http.response.status_code": "200", "mayfly.issued": "true"}
+	want := map[string]string{"mayfly.log": "lab", "http.response.status_code": "200", "mayfly.result": "accepted"}
 	if a := attributes(got["inner"]); fmt.Sprint(a) != fmt.Sprint(want) {
 		t.Errorf("%v", a)
 	}

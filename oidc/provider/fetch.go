@@ -14,6 +14,7 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/bounded"
 	"github.com/mayfly-ca/mayfly/internal/hostname"
 	"github.com/mayfly-ca/mayfly/internal/httpclient"
+	"github.com/mayfly-ca/mayfly/internal/span"
 	"github.com/mayfly-ca/mayfly/oidc/token"
 )
 
@@ -79,7 +80,7 @@ func (s *remote) fetch(ctx context.Context, now time.Time) (*Keyring, error) {
 	g := getter{route: r, start: start}
 	d := discovery{Algorithms: token.Algorithms()}
 	if r.jwks == nil || r.discovery != nil {
-		body, err := g.get(ctx, start, start.Host)
+		body, err := g.get(ctx, request{"discovery", start, start.Host})
 		if err != nil {
 			return nil, fmt.Errorf("discovery: %w", err)
 		}
@@ -147,7 +148,7 @@ func (g getter) keys(ctx context.Context, jwksURI string) ([]byte, keySet, error
 }
 
 func (g getter) keysAt(ctx context.Context, u *url.URL, configuredHost string) ([]byte, keySet, error) {
-	body, err := g.get(ctx, u, configuredHost)
+	body, err := g.get(ctx, request{"keys", u, configuredHost})
 	if err != nil {
 		return nil, keySet{}, err
 	}
@@ -155,9 +156,20 @@ func (g getter) keysAt(ctx context.Context, u *url.URL, configuredHost string) (
 	return body, set, err
 }
 
-// get fetches a document over https, or over http if the configuration allows it. configuredHost is the host that the
-// issuer's URL or the configuration names; any other host was named by a document.
-func (g getter) get(ctx context.Context, u *url.URL, configuredHost string) ([]byte, error) {
+// request is a request for a document. configuredHost is the host that the issuer's URL or the configuration names; any
+// other host was named by a document.
+type request struct {
+	document       string // discovery or keys
+	url            *url.URL
+	configuredHost string
+}
+
+// get fetches a document over https, or over http if the configuration allows it.
+func (g getter) get(ctx context.Context, what request) (_ []byte, err error) {
+	ctx, step := span.Call(ctx, "provider request")
+	step.Set(span.Operation, what.document)
+	defer step.Done(&err)
+	u := what.url
 	if u.Host == "" || u.User != nil {
 		return nil, fmt.Errorf("%.200q is not a URL", u.Redacted())
 	}
@@ -176,7 +188,7 @@ func (g getter) get(ctx context.Context, u *url.URL, configuredHost string) ([]b
 	if err := g.authorize(req); err != nil {
 		return nil, err
 	}
-	client, err := g.clientFor(req, configuredHost)
+	client, err := g.clientFor(req, what.configuredHost)
 	if err != nil {
 		return nil, err
 	}
@@ -185,6 +197,7 @@ func (g getter) get(ctx context.Context, u *url.URL, configuredHost string) ([]b
 		return nil, withCause(ctx, err)
 	}
 	defer res.Body.Close() //nolint:errcheck // read to the end or given up
+	step.SetInt(span.StatusCode, res.StatusCode)
 	if res.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("%s returned %s", u.Host, res.Status)
 	}

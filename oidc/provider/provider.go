@@ -13,6 +13,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/span"
 	"github.com/mayfly-ca/mayfly/oidc/token"
 )
 
@@ -147,7 +148,10 @@ func (p *provider) fetching() bool {
 var errSlow = errors.New("the provider has not answered yet; its keys are still being fetched")
 
 // await waits for a fetch on behalf of a request: for a limited time, and only if not too many requests wait already.
-func (p *provider) await(ctx context.Context, client netip.Addr) error {
+func (p *provider) await(ctx context.Context, client netip.Addr) (err error) {
+	ctx, step := span.Start(ctx, "provider wait")
+	step.Set(span.Entry, p.entry)
+	defer step.Done(&err)
 	resume, err := p.pause(ctx, p.entry)
 	if err != nil {
 		return fault.New(fault.ProviderUnavailable, err, "issuer", p.issuer).WithRetryAfter(retrySoon())
@@ -155,7 +159,7 @@ func (p *provider) await(ctx context.Context, client netip.Addr) error {
 	defer resume()
 	bounded, cancel := context.WithTimeoutCause(ctx, p.source.wait(), errSlow)
 	defer cancel()
-	err = p.refresh(bounded, caller{request: true, client: client})
+	err = p.refresh(bounded, caller{request: true, client: client, step: step})
 	if errors.Is(err, errSlow) {
 		return fault.New(fault.ProviderUnavailable, err, "issuer", p.issuer).WithRetryAfter(retrySoon())
 	}
@@ -251,7 +255,7 @@ func (p *provider) start(by caller) error {
 	}
 	p.current = f
 	p.running.Go(func() {
-		keyring, err := p.run(f.slot, c)
+		keyring, err := p.run(f.slot, c, by.step)
 		p.finish(f, keyring, err)
 		if err == nil {
 			p.fetched(keyring)
@@ -261,7 +265,10 @@ func (p *provider) start(by caller) error {
 }
 
 // run waits for the slot and fetches the keys.
-func (p *provider) run(s *slot, c class) (*Keyring, error) {
+func (p *provider) run(s *slot, c class, step span.Span) (_ *Keyring, err error) {
+	own, step := step.Call(p.ctx, "provider fetch") // other requests may wait for it, too
+	step.Set(span.Entry, p.entry)
+	defer step.Done(&err)
 	if s != nil {
 		ctx := p.ctx
 		if c == unproven { // no request waits longer than this
@@ -275,7 +282,7 @@ func (p *provider) run(s *slot, c class) (*Keyring, error) {
 		defer s.release()
 	}
 	timeout := p.source.timeout(c)
-	ctx, cancel := context.WithTimeoutCause(p.ctx, timeout, fmt.Errorf("no complete answer within %s", timeout))
+	ctx, cancel := context.WithTimeoutCause(own, timeout, fmt.Errorf("no complete answer within %s", timeout))
 	defer cancel()
 	return p.source.fetch(ctx, p.now())
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/mayfly-ca/mayfly/internal/span"
 )
 
 // class is the class of a fetch, by the history of its provider. Each class has its own slots: providers that do not
@@ -46,6 +48,7 @@ const queueFactor = 4
 type caller struct {
 	request bool       // a request waits for the fetch
 	client  netip.Addr // address of the request; the zero address if it is unknown or there is no request
+	step    span.Span  // of the request
 }
 
 // scope is what a quota applies to. The zero scope is the total.

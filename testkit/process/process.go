@@ -127,6 +127,7 @@ type Setup struct {
 	One      bool   // REST and gRPC on one port
 	Admin    bool   // with an admin listener
 	Env      []string
+	LogLevel string // default: warn
 }
 
 // Server is a running "mayfly serve".
@@ -138,6 +139,7 @@ type Server struct {
 	Admin      string
 	CPUBefore  time.Duration
 	env        []string
+	level string // of the log
 }
 
 // Serve starts a server and waits until it is ready.
@@ -169,7 +171,7 @@ func Serve(tb testing.TB, set Setup) *Server {
 			set.Issuer, set.Issuers))
 	write("mayfly.yaml", fmt.Appendf(nil, "listen: {http: %q, grpc: %q, admin: %q}\nidentity: {file: identity.yaml}\n"+
 		"ca:\n  file: {chain: chain.pem, key: key.pem}\n%sct:\n%s%s", s.HTTP, s.GRPC, s.Admin, set.CA, logs, set.More))
-	s.env = append(os.Environ(), set.Env...)
+	s.env, s.level = append(os.Environ(), set.Env...), set.LogLevel
 	tb.Cleanup(func() {
 		_ = s.Cmd.Process.Signal(os.Interrupt)
 		_ = s.Cmd.Wait()
@@ -182,7 +184,7 @@ func Serve(tb testing.TB, set Setup) *Server {
 func (s *Server) start(tb testing.TB) {
 	tb.Helper()
 	s.Cmd = exec.Command(cmp.Or(os.Getenv("MAYFLY"), "mayfly"), "serve", "--config",
-		filepath.Join(s.Dir, "mayfly.yaml"), "--log-level", "warn")
+		filepath.Join(s.Dir, "mayfly.yaml"), "--log-level", cmp.Or(s.level, "warn"))
 	s.Cmd.Stderr, s.Cmd.Env = s.Logs, s.env
 	if err := s.Cmd.Start(); err != nil {
 		tb.Fatal(err)

@@ -48,9 +48,13 @@ func (m *metrics) all() []prometheus.Collector {
 
 // count counts a call by its result.
 func (m *metrics) count(operation string, err error) {
-	result := "success"
-	if err != nil {
-		result = kindOf(err).String()
+	m.calls.WithLabelValues(operation, resultOf(err)).Inc()
+}
+
+// resultOf returns the result of a call.
+func resultOf(err error) string {
+	if err == nil {
+		return "success"
 	}
-	m.calls.WithLabelValues(operation, result).Inc()
+	return kindOf(err).String()
 }

@@ -24,6 +24,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/mayfly-ca/mayfly/internal/span"
 )
 
 // Raw is a key outside this process, without a guard.
@@ -123,8 +125,11 @@ func (g *Guard) failure(operation string, err error) *Error {
 // attempt waits for a slot and makes one call. The call runs in a separate goroutine. If the call does not return in
 // time, attempt does not wait for the goroutine.
 func (g *Guard) attempt(ctx context.Context, operation string, call func(context.Context) ([]byte, error)) (
-	[]byte, error,
+	out []byte, err error,
 ) {
+	ctx, step := span.Call(ctx, "signer call")
+	step.Set(span.Operation, operation)
+	defer func() { step.EndCall(resultOf(err), err != nil && !errors.Is(err, context.Canceled)) }()
 	if err := g.acquire(ctx); err != nil {
 		g.metrics.count(operation, err)
 		return nil, err
@@ -143,7 +148,7 @@ func (g *Guard) attempt(ctx context.Context, operation string, call func(context
 			if v := recover(); v != nil { // an unrecovered panic would end the process (F5)
 				a.out, a.err = nil, &Error{Kind: Failed, Err: fmt.Errorf("panic: %v", v)}
 			}
-			g.metrics.seconds.WithLabelValues(operation).Observe(time.Since(start).Seconds())
+			step.Observe(g.metrics.seconds.WithLabelValues(operation), time.Since(start).Seconds())
 			if !over.CompareAndSwap(false, true) {
 				g.hung.Add(-1)
 			}

@@ -24,6 +24,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"github.com/mayfly-ca/mayfly/ca/signer/remote"
+	"github.com/mayfly-ca/mayfly/testkit/spans"
 )
 
 // device is a raw signer that can be told what to do.
@@ -627,4 +628,27 @@ func quantile(t *testing.T, s *remote.Signer, name string, q float64) float64 {
 		}
 	}
 	return -1
+}
+
+// Each call of a sampled request is a span with its operation and its result.
+func TestCallSpans(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		d := newDevice(t)
+		d.do = func(_ context.Context, n int64) error {
+			if n == 1 {
+				return &remote.Error{Kind: remote.Throttled, Err: errors.New("canary")}
+			}
+			return nil
+		}
+		ctx, recorder := spans.Request(t)
+		if _, err := guard(d, remote.Limits{}).SignContext(ctx, digest("a"), crypto.SHA256); err != nil {
+			t.Fatal(err)
+		}
+		want := "signer call mayfly.operation=sign mayfly.result=throttled failed\n" +
+			"signer call mayfly.operation=sign mayfly.result=success\n"
+		if got := recorder.Tree(); got != want {
+			t.Errorf("%s\nwant %s", got, want)
+		}
+	})
 }
