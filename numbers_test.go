@@ -71,6 +71,11 @@ var documentedNumbers = []struct {
 	},
 	{"docs/operations.md", "time for a request | {20 seconds}", "server.DefaultRequest"},
 	{"docs/operations.md", "Running requests get up to {25 seconds}", "server.DefaultDrain"},
+	{"docs/operations.md", "`listen.max_connection_age` (default: {30 minutes}, plus", "server.DefaultAge"},
+	{
+		"docs/operations.md", "a TLS handshake for a processor | {5 s} | {4096} | sources take turns",
+		"server.headerTimeout server.handshakesWaiting",
+	},
 	{"docs/operations.md", "with a ping after {20 s} of silence", "server.pingAfter"},
 	{"docs/operations.md", "a request that is being received | {10 s}", "server.bodyTimeout"},
 	{

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/fault"
@@ -116,12 +117,27 @@ func (l Listen) check() error {
 		errs = append(errs, fault.BadSetting(strconv.Quote(h)+" is not a header that is read",
 			"write "+headerXForwardedFor+" or "+headerForwarded, "listen", "proxy_header"))
 	}
+	if l.DrainDelay < 0 || l.DrainDelay > longestDrainDelay {
+		errs = append(errs, fault.BadSetting("is out of range", "write a duration up to 5m, or remove it",
+			"listen", "drain_delay"))
+	}
+	if a := l.MaxConnectionAge; a != 0 && (a < shortestAge || a > longestAge) {
+		errs = append(errs, fault.BadSetting("is out of range", "write a duration from 1s to 24h, or remove it",
+			"listen", "max_connection_age"))
+	}
 	if on == 0 && len(errs) == 0 {
 		errs = append(errs, fault.BadSetting("http and grpc are both off, so certificates cannot be requested",
 			"enable one of them", "listen"))
 	}
 	return errors.Join(errs...)
 }
+
+// Limits of the times of [Listen].
+const (
+	longestDrainDelay = 5 * time.Minute
+	shortestAge       = time.Second
+	longestAge        = 24 * time.Hour
+)
 
 // Secured returns the blocks of TLS that exist, by their keys.
 func (l Listen) Secured() iter.Seq2[string, *servertls.Config] {

@@ -13,6 +13,7 @@ package config
 
 import (
 	"errors"
+	"time"
 
 	"github.com/mayfly-ca/mayfly/canary"
 	"github.com/mayfly-ca/mayfly/ctlog"
@@ -117,6 +118,13 @@ type Listen struct {
 	// ProxyHeader is the header to which the proxies append: X-Forwarded-For, or Forwarded (RFC 7239). The other
 	// one is not read, because proxies pass it on as the client wrote it. Default: X-Forwarded-For.
 	ProxyHeader string `yaml:"proxy_header"`
+	// DrainDelay is how long a server that is stopped still accepts connections and requests. /readyz and gRPC health
+	// say meanwhile that it is not ready, so that balancers send their requests elsewhere: write more than the time in
+	// which your balancer notices that. Default: 0s.
+	DrainDelay time.Duration `yaml:"drain_delay"`
+	// MaxConnectionAge is the time, plus or minus a tenth, after which the client of a connection to http or grpc is
+	// asked for a new one, so that connections are balanced over servers that were added. Default: 30m.
+	MaxConnectionAge time.Duration `yaml:"max_connection_age"`
 	// Profiling says whether to serve profiles (/debug/pprof/) also on an admin listener that is not on loopback,
 	// and for every Host header. Profiles show the internals of the process and slow it down. Default: false.
 	Profiling bool `yaml:"profiling"`

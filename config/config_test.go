@@ -247,6 +247,14 @@ func TestRefuses(t *testing.T) {
 			"listen: {proxy_header: X-Real-IP}\n" + identity + caFile + embedded, issuers,
 			"mayfly.yaml:1:24", "Forwarded",
 		},
+		"drain delay out of range": {
+			"listen: {drain_delay: 6m}\n" + identity + caFile + embedded, issuers,
+			"mayfly.yaml:1:23", "up to 5m",
+		},
+		"age of a connection out of range": {
+			"listen: {max_connection_age: 10ms}\n" + identity + caFile + embedded, issuers,
+			"mayfly.yaml:1:30", "from 1s to 24h",
+		},
 		"journal nowhere": {
 			identity + caFile + embedded + "audit: {subjects: plain}\n", issuers, "mayfly.yaml:7",
 			"no destination",

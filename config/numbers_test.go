@@ -32,6 +32,12 @@ func TestNumbers(t *testing.T) {
 		issuer        bool
 	}
 	table := map[string]setting{
+		"listen.drain_delay": {
+			base + embedded + "listen: {drain_delay: ", "}\n", warned, "10s", false,
+		},
+		"listen.max_connection_age": {
+			base + embedded + "listen: {max_connection_age: ", "}\n", warned, "1h", false,
+		},
 		"limits.requests":    {base + embedded + "limits: {requests: ", "}\n", warned, "10", false},
 		"limits.wait":        {base + embedded + "limits: {wait: ", "}\n", warned, "1s", false},
 		"limits.connections": {base + embedded + "limits: {connections: ", "}\n", warned, "10", false},

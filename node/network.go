@@ -85,7 +85,8 @@ func (n *Node) newServer(registry *prometheus.Registry, tiles *embeddedHandler) 
 		Canary: n.canary,
 		Logger: n.log, Readiness: n.readiness, Registry: registry, CT: tiles.orNil(cfg.CT.Embedded != nil),
 		Limits: server.Limits{
-			Drain: n.options.Drain, Connections: cfg.Limits.Connections, PerSource: cfg.Limits.ConnectionsPerSource,
+			Drain: n.options.Drain, DrainDelay: cfg.Listen.DrainDelay, Age: cfg.Listen.MaxConnectionAge,
+			Connections: cfg.Limits.Connections, PerSource: cfg.Limits.ConnectionsPerSource,
 		},
 		Tracer: n.tracer, Admission: n.admission, Proxies: cfg.Listen.Proxies(), Profiling: cfg.Listen.Profiling, TLS: n.tls,
 		OnReadiness: n.tellReadiness, ProxyProtocol: cfg.Listen.ProxyProtocol, Forwarded: cfg.Listen.StandardHeader(),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"sync"
@@ -42,6 +43,7 @@ type bounds struct {
 	most  int               // connections that are open at once
 	share int               // of these, from one source; 0: no limit
 	write time.Duration     // for the peer to read what was written; 0: another layer has this limit
+	age   time.Duration     // after which a client is asked for a new connection; 0: another layer does that
 	trust admission.Proxies // proxies, which have connections for many clients: no limit by source
 	log   *slog.Logger
 }
@@ -125,6 +127,11 @@ type conn struct {
 	deadlineSet atomic.Int64 // when the write deadline was last set
 
 	refusedStreams atomic.Int32 // consecutive streams that were refused since the last complete request
+
+	retireAt time.Time // when the client is asked for a new connection; zero: never
+
+	handshake  atomic.Int32 // the state of the TLS handshake
+	handshakes *handshakes  // set before handshake is
 }
 
 // remoteAddr is the address of a connection's peer, with a reference to the connection: with native gRPC, the peer
@@ -143,6 +150,9 @@ func (c *connections) admit(raw net.Conn) *conn {
 	one := &conn{Conn: raw, all: c, peer: peer, source: admission.SourceOf(peer)}
 	one.remote = remoteAddr{raw.RemoteAddr(), one}
 	now := c.now()
+	if c.age > 0 {
+		one.retireAt = now.Add(jittered(c.age))
+	}
 	one.since.Store(now.UnixNano())
 	one.window.Store(now.UnixNano())
 	limited := c.share > 0 && !c.trust.Has(peer)
@@ -178,6 +188,14 @@ func (c *connections) admit(raw net.Conn) *conn {
 	}
 	return one
 }
+
+// jittered returns d plus or minus up to a tenth, so that connections that were opened together are not closed together.
+func jittered(d time.Duration) time.Duration {
+	return d - d/10 + rand.N(d/5+1) //nolint:gosec // jitter, no secret
+}
+
+// old reports whether the client is to open a new connection.
+func (c *conn) old() bool { return c != nil && !c.retireAt.IsZero() && c.all.now().After(c.retireAt) }
 
 // blocked reports whether no connection of the source is accepted now, because its connections flooded the server. The
 // caller holds mu.
@@ -316,6 +334,7 @@ func (c *connections) warning() string {
 
 // Close implements [net.Conn].
 func (c *conn) Close() error {
+	c.endHandshake(notComputing)
 	c.once.Do(func() {
 		c.all.mu.Lock()
 		defer c.all.mu.Unlock()
@@ -328,7 +347,11 @@ func (c *conn) Close() error {
 // frames that each cost the server an answer, and that no client needs in large numbers (PING, SETTINGS, streams that
 // are reset at once).
 func (c *conn) Read(p []byte) (int, error) {
+	c.endHandshake(notComputing)
 	n, err := c.Conn.Read(p)
+	if err == nil && c.handshake.Load() == retrying {
+		err = c.resumeHandshake()
+	}
 	if total := c.unrequested.Add(int64(n)); total > floodBytes {
 		now := c.all.now().UnixNano()
 		if begun := c.window.Load(); now-begun > int64(floodWindow) {
@@ -345,6 +368,13 @@ func (c *conn) Read(p []byte) (int, error) {
 // Write implements [net.Conn]. If the listener has a write limit, a write that the peer does not read ends the
 // connection. The deadline is renewed after a quarter of it has passed, not for each write.
 func (c *conn) Write(p []byte) (int, error) {
+	if c.handshake.Load() == computing {
+		next := notComputing
+		if isHelloRetry(p) {
+			next = retrying
+		}
+		c.endHandshake(next)
+	}
 	if limit := c.all.write; limit > 0 {
 		now := c.all.now()
 		if now.UnixNano()-c.deadlineSet.Load() > int64(limit/4) {

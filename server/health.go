@@ -46,13 +46,14 @@ func (h *healthService) List(context.Context,
 // watchEvery is how often Watch checks for a change.
 const watchEvery = time.Second
 
-// Watch sends the health at once and at every change, until the caller disconnects or the server stops.
+// Watch sends the health at once and at every change, until the caller disconnects or the server stops to listen.
 func (h *healthService) Watch(_ *grpc_health_v1.HealthCheckRequest,
 	stream grpc.ServerStreamingServer[grpc_health_v1.HealthCheckResponse],
 ) error {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	last := grpc_health_v1.HealthCheckResponse_UNKNOWN
+	stopping := h.server.stopping
 	for {
 		if st := h.now(); st != last {
 			if err := stream.Send(&grpc_health_v1.HealthCheckResponse{Status: st}); err != nil {
@@ -64,7 +65,9 @@ func (h *healthService) Watch(_ *grpc_health_v1.HealthCheckRequest,
 		case <-tick.C:
 		case <-stream.Context().Done():
 			return status.FromContextError(stream.Context().Err()).Err()
-		case <-h.server.stopping:
+		case <-stopping:
+			stopping = nil // the next message says so
+		case <-h.server.closing:
 			return status.Error(codes.Unavailable, "the server is stopping")
 		}
 	}

@@ -18,8 +18,8 @@ const adminConnections = 256
 func newListening(s *Server) *listening {
 	b := bounds{most: s.limits.Connections, share: s.limits.PerSource, trust: s.proxies, log: s.log}
 	rest, native := b, b
-	rest.name = "http" // net/http has write deadlines
-	native.name, native.write = "grpc", writeTimeout
+	rest.name, rest.age = "http", s.limits.Age       // net/http has write deadlines
+	native.name, native.write = "grpc", writeTimeout // the gRPC library has the age
 	return &listening{
 		http: newConnections(rest), grpc: newConnections(native),
 		admin: newConnections(bounds{name: "admin", most: adminConnections, log: s.log}),
@@ -57,6 +57,10 @@ var (
 	floodedDesc = prometheus.NewDesc("mayfly_server_connections_flooded_total",
 		"Connections that were closed because they sent much data without a complete request.",
 		[]string{"listener"}, nil)
+	handshakesDesc = prometheus.NewDesc("mayfly_tls_handshakes_waiting",
+		"TLS handshakes that wait for a processor.", nil, nil)
+	handshakesRefusedDesc = prometheus.NewDesc("mayfly_tls_handshakes_refused_total",
+		"TLS handshakes that were refused, because too many wait for a processor, in total or from one source.", nil, nil)
 	receivingDesc = prometheus.NewDesc("mayfly_server_requests_receiving",
 		"Requests that are being received.", nil, nil)
 	longStreamsDesc = prometheus.NewDesc("mayfly_server_streams_standing",
@@ -91,6 +95,8 @@ func (b boundsCollector) Collect(out chan<- prometheus.Metric) {
 		counter(evictedDesc, c.evicted.Load(), c.name)
 		counter(floodedDesc, c.flooded.Load(), c.name)
 	}
+	gauge(handshakesDesc, b.handshakes.admission.Waiting())
+	counter(handshakesRefusedDesc, b.handshakes.refused.Load())
 	receiving, refused := b.streams.receiving.Taken()
 	gauge(receivingDesc, receiving)
 	_, busy := b.streams.open.Taken()

@@ -113,6 +113,7 @@ func (s *Server) bounded(next http.Handler) http.Handler {
 		w.Header().Set(requestIDKey, id)
 		r.Body = http.MaxBytesReader(w, r.Body, s.limits.Body)
 		ctx := &arrivalContext{Context: r.Context(), arrival: s.httpArrival(r)}
+		s.retire(w, r, ctx.arrival.conn)
 		defer s.end(&ctx.arrival)
 		if r.ContentLength == 0 {
 			ctx.arrival.working = true
@@ -151,6 +152,7 @@ func (s *Server) both() http.Handler {
 			s.http.ServeHTTP(w, r)
 			return
 		}
+		s.retire(w, r, v.conn)
 		ctx := &arrivalContext{Context: r.Context(), arrival: v}
 		c := http.NewResponseController(w)
 		_ = c.SetReadDeadline(time.Now().Add(bodyTimeout + pingTimeout)) // the deadlines of receive end earlier

@@ -68,6 +68,8 @@ type Limits struct {
 	Header      int           // of a header, in bytes: [DefaultHeader]
 	Request     time.Duration // from decoded request to answer: [DefaultRequest]
 	Drain       time.Duration // for running requests when the server stops: [DefaultDrain]
+	DrainDelay  time.Duration // from the end of readiness to the end of the listeners, when the server stops: 0
+	Age         time.Duration // of a connection, plus or minus a tenth: [DefaultAge]
 	Connections int           // open per listener: 4096, or as many as 1/8 of the memory limit has room for
 	PerSource   int           // of these, from one source address (IPv4) or /64 (IPv6): 3/8 of Connections
 	// requests that are being received: 4096, or as many as 1/8 of the memory limit has room for
@@ -80,6 +82,7 @@ const (
 	DefaultHeader  = 32 << 10
 	DefaultRequest = 20 * time.Second
 	DefaultDrain   = 25 * time.Second
+	DefaultAge     = 30 * time.Minute
 )
 
 // The maximum cost of a connection and of a request that is being received, in bytes, and the range of their number,
@@ -101,6 +104,7 @@ func (l Limits) withDefaults() Limits {
 	l.Header = positive(l.Header, DefaultHeader)
 	l.Request = positive(l.Request, DefaultRequest)
 	l.Drain = positive(l.Drain, DefaultDrain)
+	l.Age = positive(l.Age, DefaultAge)
 	l.Connections = positive(l.Connections, room(connectionCost))
 	l.PerSource = min(positive(l.PerSource, max(1, l.Connections/8*3)), l.Connections)
 	l.Streams = positive(l.Streams, room(streamCost))
@@ -162,7 +166,9 @@ type Server struct {
 	limited       refusals
 	tooSlow       *fault.Error // the cause when a request exceeds its time; never changed
 	state         atomic.Pointer[state]
-	stopping      chan struct{}
+	stopping      chan struct{} // closed when the server is to stop, and is no longer ready
+	closing       chan struct{} // closed when it stops to listen
+	handshakes    *handshakes
 	began         time.Time
 	running       atomic.Int64 // requests
 	followed      atomic.Int64 // when readiness was last evaluated, in Unix nanoseconds
@@ -195,7 +201,7 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{
 		log: o.Logger, limits: o.Limits.withDefaults(), readiness: o.Readiness, metrics: newMetrics(o.Admission),
-		stopping: make(chan struct{}), admission: o.Admission,
+		stopping: make(chan struct{}), closing: make(chan struct{}), handshakes: newHandshakes(), admission: o.Admission,
 		proxies: o.Proxies, profiling: o.Profiling, tls: o.TLS,
 		proxyProtocol: o.ProxyProtocol, forwarded: o.Forwarded, began: o.Now(), tracer: o.Tracer,
 	}
@@ -214,7 +220,7 @@ func New(o Options) (*Server, error) {
 		grpc.NumStreamWorkers(streamWorkers),
 		grpc.ConnectionTimeout(headerTimeout),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
-			MaxConnectionIdle: 5 * time.Minute, MaxConnectionAge: 30 * time.Minute,
+			MaxConnectionIdle: 5 * time.Minute, MaxConnectionAge: s.limits.Age,
 			MaxConnectionAgeGrace: s.limits.Request + bodyTimeout,
 			Time:                  pingAfter, Timeout: pingTimeout,
 		}),
@@ -227,7 +233,7 @@ func New(o Options) (*Server, error) {
 		grpc.InTapHandle(s.onStream),
 	}
 	if s.tls.API != nil {
-		options = append(options, grpc.Creds(credentials.NewTLS(s.tls.API.Config(servertls.HTTP2))))
+		options = append(options, grpc.Creds(credentials.NewTLS(s.handshakes.bound(s.tls.API.Config(servertls.HTTP2)))))
 	}
 	s.grpc = grpc.NewServer(options...)
 	all := registrar{s.grpc, s}
@@ -335,8 +341,8 @@ const (
 	grpcReadBuffer = 8 << 10
 )
 
-// Serve serves on l until ctx ends, then stops: readiness ends first, and running requests get the drain time. It
-// closes the listeners. It returns nil after an orderly stop. It may be called once.
+// Serve serves on l until ctx ends, then stops: readiness ends first, the listeners end after the drain delay, and
+// running requests get the drain time. It returns nil after an orderly stop. It may be called once.
 func (s *Server) Serve(ctx context.Context, l Listeners) error {
 	l = s.proxied(l)
 	failed := make(chan error, 3)
@@ -357,14 +363,14 @@ func (s *Server) Serve(ctx context.Context, l Listeners) error {
 	}
 	if l.HTTP != nil {
 		h := s.httpServer(s.http)
-		protect(h, s.tls.API, servertls.HTTP1)
+		s.protect(h, s.tls.API, servertls.HTTP1)
 		if onePort {
 			h.Handler = s.both()
 			h.Protocols = new(http.Protocols)
 			h.Protocols.SetHTTP1(true)
 			h.Protocols.SetUnencryptedHTTP2(s.tls.API == nil)
 			h.Protocols.SetHTTP2(s.tls.API != nil)
-			protect(h, s.tls.API, servertls.Both)
+			s.protect(h, s.tls.API, servertls.Both)
 			h.HTTP2 = &http.HTTP2Config{
 				MaxConcurrentStreams: maxHTTPStreams, SendPingTimeout: pingAfter, PingTimeout: pingTimeout,
 				WriteByteTimeout: writeTimeout,
@@ -374,7 +380,7 @@ func (s *Server) Serve(ctx context.Context, l Listeners) error {
 	}
 	if l.Admin != nil {
 		h := s.httpServer(s.admin)
-		protect(h, s.tls.Admin, servertls.HTTP1)
+		s.protect(h, s.tls.Admin, servertls.HTTP1)
 		h.WriteTimeout = 0 // a profile takes as long as the client requests
 		serve(h, l.Admin, s.listening.admin)
 	}
@@ -396,13 +402,50 @@ func (s *Server) Serve(ctx context.Context, l Listeners) error {
 	}
 	cancel()
 	watching.Wait()
-	s.log.Info("stopping", "drain", s.limits.Drain)
+	s.log.Info("stopping", "drain_delay", s.limits.DrainDelay, "drain", s.limits.Drain)
+	close(s.stopping)
+	if err == nil { // otherwise a listener has failed, and balancers notice that by themselves
+		err = s.awaitBalancers(failed, &running)
+	}
 	s.stop(pages, native)
 	for range running {
 		err = errors.Join(err, <-failed)
 	}
 	s.awaitRequests()
 	return err
+}
+
+// awaitBalancers serves for the drain delay, while readiness tells the balancers to send no more requests. It ends early
+// if a listener fails.
+func (s *Server) awaitBalancers(failed <-chan error, running *int) error {
+	if s.limits.DrainDelay <= 0 {
+		return nil
+	}
+	timer := time.NewTimer(s.limits.DrainDelay)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case err := <-failed:
+		*running--
+		return err
+	}
+}
+
+// retire asks the client of a request over HTTP for a new connection, if the connection is old or the server is to
+// stop. Over HTTP/1.1 this is the header of the response. Over HTTP/2 the library makes GOAWAY of it; requests that the
+// client has sent before it reads that are not served, which the client knows (RFC 9113 §6.8). A server that is to stop
+// does not cause that while a balancer may still send requests.
+func (s *Server) retire(w http.ResponseWriter, r *http.Request, c *conn) {
+	stopping := false
+	select {
+	case <-s.stopping:
+		stopping = r.ProtoMajor == 1
+	default:
+	}
+	if stopping || c.old() {
+		w.Header().Set("Connection", "close")
+	}
 }
 
 // awaitRequests waits for requests whose connection was cut at the end of the drain time, so that their journal records
@@ -437,11 +480,11 @@ func (s *Server) proxied(l Listeners) Listeners {
 }
 
 // protect gives a server the TLS of its listener. A server of HTTP/1.1 alone offers no other protocol.
-func protect(h *http.Server, source *servertls.Source, p servertls.Protocols) {
+func (s *Server) protect(h *http.Server, source *servertls.Source, p servertls.Protocols) {
 	if source == nil {
 		return
 	}
-	h.TLSConfig = source.Config(p)
+	h.TLSConfig = s.handshakes.bound(source.Config(p))
 	if p == servertls.HTTP1 {
 		h.Protocols = new(http.Protocols)
 		h.Protocols.SetHTTP1(true)
@@ -458,7 +501,7 @@ func orderly(err error) error {
 // stop lets running requests end, within the drain time. If the HTTP server serves gRPC (native is false), the HTTP
 // server is shut down first: the gRPC library would end the requests from it at once, because it cannot wait for them.
 func (s *Server) stop(pages []*http.Server, native bool) {
-	close(s.stopping)
+	close(s.closing)
 	ctx, cancel := context.WithTimeout(context.Background(), s.limits.Drain)
 	defer cancel()
 	drained := make(chan struct{})

@@ -29,7 +29,7 @@ func BenchmarkServe(b *testing.B) {
 			p := pki.New(pki.Options{Key: bench.key})
 			s := process.Serve(b, process.Setup{
 				PKI: p, Issuer: provider.URL(), Embedded: bench.embedded,
-				Issuers: furtherIssuers(b, bench.issuers-1), More: bench.more,
+				Issuers: furtherIssuers(b, bench.issuers-1), More: bench.more, TLS: bench.tls,
 			})
 			requests := process.Requests(b, provider)
 			call, closeCall := s.Caller(b, bench.rest)
@@ -67,13 +67,14 @@ type serveBenchmark struct {
 	embedded bool
 	callers  int
 	issuers  int
-	more     string  // settings
+	more     string // settings
+	tls      bool
 	percent  float64 // load of an open loop in percent of the capacity, instead of callers
 }
 
 // serveBenchmarks returns the benchmarks: both curves, both transports and both kinds of log, for one caller and for
-// many; a thousand further issuers; the journal; arrivals at 50 % and 1000 % of the capacity; and a thousand
-// connections, for the memory.
+// many; a thousand further issuers; the journal; arrivals at 50 % and 1000 % of the capacity; TLS over connections that
+// are kept; and a thousand connections, for the memory.
 func serveBenchmarks() []serveBenchmark {
 	var out []serveBenchmark
 	for _, b := range []serveBenchmark{
@@ -109,9 +110,12 @@ func serveBenchmarks() []serveBenchmark {
 	half, over := out[1], out[1]
 	half.name, half.percent = "gRPC/P-256/log=loopback/half-load", 50
 	over.name, over.percent = "gRPC/P-256/log=loopback/overload", 1000
+	secureGRPC, secureREST := out[1], out[5]
+	secureGRPC.name, secureGRPC.tls = secureGRPC.name+"/TLS", true
+	secureREST.name, secureREST.tls = secureREST.name+"/TLS", true
 	crowd := out[5]
 	crowd.name, crowd.callers = "REST/P-256/log=loopback/callers=1000", 1000
-	return append(out, many, journal, embedded, half, over, crowd)
+	return append(out, many, journal, embedded, half, over, secureGRPC, secureREST, crowd)
 }
 
 // furtherIssuers returns n entries of an issuer file that no token uses.

@@ -3,12 +3,14 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,7 +21,6 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/mayfly-ca/mayfly/testkit/process"
 
@@ -43,12 +44,12 @@ func crowdSize(t *testing.T) (size int, full bool) {
 }
 
 // behavior is the activity of one connection of a crowd. It returns when the connection is closed.
-type behavior func(net.Conn)
+type behavior func(context.Context, net.Conn)
 
 // behaviors returns the ways to keep a connection open without a complete request.
 func behaviors() map[string]behavior {
 	halfStreams := func(streams int) behavior {
-		return func(c net.Conn) {
+		return func(_ context.Context, c net.Conn) {
 			f := preface(c)
 			for i := range streams {
 				halfStream(f, uint32(2*i+1), 51200)
@@ -57,7 +58,7 @@ func behaviors() map[string]behavior {
 		}
 	}
 	send := func(text string) behavior {
-		return func(c net.Conn) {
+		return func(_ context.Context, c net.Conn) {
 			_, _ = io.WriteString(c, text)
 			_, _ = io.Copy(io.Discard, c)
 		}
@@ -71,7 +72,7 @@ func behaviors() map[string]behavior {
 		"half a stream": halfStreams(1),
 		"many streams":  halfStreams(256),
 		"large streams": largeStreams,
-		"half a frame": func(c net.Conn) {
+		"half a frame": func(_ context.Context, c net.Conn) {
 			f := preface(c)
 			_ = f.Flush()
 			_, _ = c.Write([]byte{0, 0x40, 0, 0, 0})
@@ -81,6 +82,37 @@ func behaviors() map[string]behavior {
 		"pings":          pings,
 		"never reads":    neverReads,
 		"never reads h2": neverReadsStreams,
+		"handshakes":     handshakes(),
+	}
+}
+
+// handshakes sends the first message of a TLS handshake, waits for the answer of the server, and begins again over a
+// new connection. The message is made once, so that a handshake costs the client nothing and the server a key exchange
+// and a signature.
+func handshakes() behavior {
+	here, there := net.Pipe()
+	go func() {
+		_ = tls.Client(here, &tls.Config{ServerName: "localhost"}).Handshake() // it ends when the pipe is closed
+	}()
+	hello := make([]byte, 1<<14)
+	n, err := there.Read(hello)
+	_ = there.Close()
+	if err != nil {
+		panic(err) // a pipe has no errors
+	}
+	return func(ctx context.Context, c net.Conn) {
+		for ctx.Err() == nil {
+			_, _ = c.Write(hello[:n])
+			_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+			_, err := c.Read(make([]byte, 1))
+			_ = c.Close()
+			if err != nil {
+				return // there is no room; crowd pauses
+			}
+			if c, err = from("127.0.0.1").DialContext(ctx, "tcp", c.RemoteAddr().String()); err != nil {
+				return
+			}
+		}
 	}
 }
 
@@ -160,7 +192,7 @@ func answerPings(c net.Conn, f *bufferedFramer) {
 }
 
 // largeStreams sends all but the last byte of messages of 50 KiB.
-func largeStreams(c net.Conn) {
+func largeStreams(_ context.Context, c net.Conn) {
 	f := preface(c)
 	const size = 51200
 	for i := range 16 {
@@ -176,7 +208,7 @@ func largeStreams(c net.Conn) {
 }
 
 // resets opens streams and resets them immediately, until the server closes the connection.
-func resets(c net.Conn) {
+func resets(_ context.Context, c net.Conn) {
 	go func() { _, _ = io.Copy(io.Discard, c) }()
 	f := preface(c)
 	for id := uint32(1); id < 1<<22; {
@@ -193,7 +225,7 @@ func resets(c net.Conn) {
 }
 
 // pings sends frames that each require a response.
-func pings(c net.Conn) {
+func pings(_ context.Context, c net.Conn) {
 	go func() { _, _ = io.Copy(io.Discard, c) }()
 	f := preface(c)
 	for {
@@ -209,7 +241,7 @@ func pings(c net.Conn) {
 }
 
 // neverReads sends requests over HTTP/1.1 and reads no response.
-func neverReads(c net.Conn) {
+func neverReads(_ context.Context, c net.Conn) {
 	for {
 		if _, err := io.WriteString(c, strings.Repeat("GET /api/v2/trustBundle HTTP/1.1\r\nHost: x\r\n\r\n",
 			16)); err != nil {
@@ -219,7 +251,7 @@ func neverReads(c net.Conn) {
 }
 
 // neverReadsStreams does the same over gRPC.
-func neverReadsStreams(c net.Conn) {
+func neverReadsStreams(_ context.Context, c net.Conn) {
 	f := preface(c)
 	for id := uint32(1); id < 1<<22; {
 		for range 64 {
@@ -249,7 +281,7 @@ func crowd(ctx context.Context, n int, address string, m behavior) (wait func())
 				c, err := from("127.0.0.1").DialContext(ctx, "tcp", address)
 				if err == nil {
 					stop := context.AfterFunc(ctx, func() { _ = c.Close() })
-					m(c)
+					m(ctx, c)
 					stop()
 					_ = c.Close()
 				}
@@ -269,15 +301,15 @@ type requester struct {
 	last        atomic.Pointer[error]
 }
 
-func (s *requester) sign(rest bool, address string, r process.Request) {
+func (s *requester) sign(rest bool, server *process.Server, r process.Request) {
 	s.asked.Add(1)
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	var err error
 	if rest {
-		err = signREST(ctx, address, r)
+		err = signREST(ctx, server, r)
 	} else {
-		err = signGRPC(ctx, address, r)
+		err = signGRPC(ctx, server, r)
 	}
 	if err != nil {
 		s.lost.Add(1)
@@ -285,10 +317,12 @@ func (s *requester) sign(rest bool, address string, r process.Request) {
 	}
 }
 
-func signREST(ctx context.Context, address string, r process.Request) error {
-	transport := &http.Transport{DialContext: from("127.0.0.2").DialContext, DisableKeepAlives: true}
+func signREST(ctx context.Context, s *process.Server, r process.Request) error {
+	transport := &http.Transport{
+		DialContext: from("127.0.0.2").DialContext, DisableKeepAlives: true, TLSClientConfig: s.TLS,
+	}
 	defer transport.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+address+"/api/v2/signingCert",
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.URL()+"/api/v2/signingCert",
 		bytes.NewReader(r.JSON))
 	if err != nil {
 		return err
@@ -306,8 +340,8 @@ func signREST(ctx context.Context, address string, r process.Request) error {
 	return err
 }
 
-func signGRPC(ctx context.Context, address string, r process.Request) error {
-	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()),
+func signGRPC(ctx context.Context, s *process.Server, r process.Request) error {
+	conn, err := grpc.NewClient("passthrough:///"+s.GRPC, grpc.WithTransportCredentials(s.Credentials()),
 		grpc.WithContextDialer(func(ctx context.Context, at string) (net.Conn, error) {
 			return from("127.0.0.2").DialContext(ctx, "tcp", at)
 		}))
@@ -364,18 +398,25 @@ func TestCrowd(t *testing.T) {
 			if flood && !full {
 				continue // it would use all processors of the machine
 			}
+			secured := name == "handshakes"
+			if secured && !mode.one {
+				continue // two ports have the same handshakes
+			}
 			if mode.name == "REST" && h2 || mode.name == "gRPC" && !h2 && name != "silent" {
 				continue // the listener would close it at the first byte
 			}
-			if onePort := name == "silent" || name == "idle HTTP/2"; !full && mode.one != onePort {
+			if onePort := secured || name == "silent" || name == "idle HTTP/2"; !full && mode.one != onePort {
 				continue // each listener and each behavior, but not each pair, which "make crowd" has
 			}
 			t.Run(mode.name+"/"+name, func(t *testing.T) {
 				if !full {
 					t.Parallel()
 				}
-				set := process.Setup{PKI: pki.New(pki.Options{}), Issuer: provider.URL(), One: mode.one, Admin: true}
+				set := process.Setup{PKI: pki.New(pki.Options{}), Issuer: provider.URL(), One: mode.one, Admin: true, TLS: secured}
 				n, last := size, 20*time.Second
+				if secured {
+					n = size / 10
+				}
 				if flood {
 					n = size / 10 // each connection causes the work of a hundred idle ones
 				}
@@ -387,9 +428,9 @@ func TestCrowd(t *testing.T) {
 				for i := range 20 { // fill buffers and caches
 					for _, rest := range []bool{true, false} {
 						if rest && mode.rest {
-							_ = signREST(t.Context(), s.HTTP, requests[i])
+							_ = signREST(t.Context(), s, requests[i])
 						} else if !rest && mode.grpc {
-							_ = signGRPC(t.Context(), s.GRPC, requests[i])
+							_ = signGRPC(t.Context(), s, requests[i])
 						}
 					}
 				}
@@ -404,11 +445,7 @@ func TestCrowd(t *testing.T) {
 				for i, end := 0, time.Now().Add(last); time.Now().Before(end); i++ {
 					calls.Go(func() {
 						rest := mode.rest && (!mode.grpc || i%2 == 0)
-						at := s.GRPC
-						if rest {
-							at = s.HTTP
-						}
-						client.sign(rest, at, requests[i%len(requests)])
+						client.sign(rest, s, requests[i%len(requests)])
 					})
 					time.Sleep(50 * time.Millisecond) // the interval of the client's requests
 					most = max(most, rss(t, s))
@@ -422,6 +459,10 @@ func TestCrowd(t *testing.T) {
 				}
 				if grown := most - before; grown >= 100<<20 {
 					t.Errorf("the memory grew by %d MB", grown>>20)
+				}
+				if secured {
+					_, page := process.Get(t, "http://"+s.Admin+"/metrics")
+					t.Log(regexp.MustCompile(`(?m)^mayfly_tls_handshakes.*$`).FindAllString(string(page), -1))
 				}
 				if n > 128 && !full {
 					_, page := process.Get(t, "http://"+s.Admin+"/metrics")

@@ -89,13 +89,19 @@ func TestForwardedStandard(t *testing.T) {
 	}
 }
 
-// For any header, the result is the peer, or an address of the header that is followed only by trusted proxies.
+// For any header, the result is the peer, or an address of the header that is followed only by trusted proxies. What a
+// client writes before the entry of a proxy changes nothing.
 func FuzzForwarded(f *testing.F) {
 	f.Add("198.51.100.1, 203.0.113.9, 10.0.0.1")
 	f.Add("[2001:db8::1]:1,::ffff:10.0.0.1")
 	f.Add(",,,")
 	p, peer := Proxies{netip.MustParsePrefix("10.0.0.0/8")}, netip.MustParseAddr("10.9.9.9")
 	f.Fuzz(func(t *testing.T, text string) {
+		for _, header := range [][]string{{text + ", 203.0.113.9"}, {text, "203.0.113.9, 10.0.0.1"}} {
+			if got := p.Client(peer, header, false); got != netip.MustParseAddr("203.0.113.9") {
+				t.Fatalf("%q: %s, which the client wrote", header, got)
+			}
+		}
 		got := p.Client(peer, []string{text}, false)
 		if !got.IsValid() || got.Zone() != "" {
 			t.Fatalf("%q: %v", text, got)

@@ -10,12 +10,14 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -30,6 +32,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
 	fulciopb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v2"
@@ -126,6 +129,7 @@ type Setup struct {
 	More     string // further settings, the first ones of ct
 	One      bool   // REST and gRPC on one port
 	Admin    bool   // with an admin listener
+	TLS      bool   // on the listeners of the API
 	Env      []string
 	LogLevel string // default: warn
 }
@@ -139,7 +143,24 @@ type Server struct {
 	Admin      string
 	CPUBefore  time.Duration
 	env        []string
-	level string // of the log
+	level      string      // of the log
+	TLS        *tls.Config // of clients; nil: the API is served in plain text
+}
+
+// URL returns the URL of the REST API.
+func (s *Server) URL() string {
+	if s.TLS != nil {
+		return "https://" + s.HTTP
+	}
+	return "http://" + s.HTTP
+}
+
+// Credentials are those of a gRPC client.
+func (s *Server) Credentials() credentials.TransportCredentials {
+	if s.TLS != nil {
+		return credentials.NewTLS(s.TLS)
+	}
+	return insecure.NewCredentials()
 }
 
 // Serve starts a server and waits until it is ready.
@@ -169,8 +190,21 @@ func Serve(tb testing.TB, set Setup) *Server {
 	write("identity.yaml",
 		fmt.Appendf(nil, "oidc-issuers:\n  %q: {issuer-url: %q, client-id: sigstore, type: email}\n%s", set.Issuer,
 			set.Issuer, set.Issuers))
-	write("mayfly.yaml", fmt.Appendf(nil, "listen: {http: %q, grpc: %q, admin: %q}\nidentity: {file: identity.yaml}\n"+
-		"ca:\n  file: {chain: chain.pem, key: key.pem}\n%sct:\n%s%s", s.HTTP, s.GRPC, s.Admin, set.CA, logs, set.More))
+	secured := ""
+	if set.TLS {
+		certificate, key, err := selfSigned()
+		if err != nil {
+			tb.Fatal(err)
+		}
+		write("tls.pem", certificate)
+		write("tls.key", key)
+		secured = ", tls: {certificate: tls.pem, key: tls.key}"
+		s.TLS = &tls.Config{RootCAs: x509.NewCertPool(), ServerName: "localhost"}
+		s.TLS.RootCAs.AppendCertsFromPEM(certificate)
+	}
+	write("mayfly.yaml", fmt.Appendf(nil, "listen: {http: %q, grpc: %q, admin: %q%s}\n"+
+		"identity: {file: identity.yaml}\nca:\n  file: {chain: chain.pem, key: key.pem}\n%sct:\n%s%s",
+		s.HTTP, s.GRPC, s.Admin, secured, set.CA, logs, set.More))
 	s.env, s.level = append(os.Environ(), set.Env...), set.LogLevel
 	tb.Cleanup(func() {
 		_ = s.Cmd.Process.Signal(os.Interrupt)
@@ -190,7 +224,8 @@ func (s *Server) start(tb testing.TB) {
 		tb.Fatal(err)
 	}
 	for deadline := time.Now().Add(10 * time.Second); ; {
-		resp, err := http.Get("http://" + s.HTTP + "/api/v2/trustBundle")
+		transport := &http.Transport{TLSClientConfig: s.TLS, DisableKeepAlives: true}
+		resp, err := (&http.Client{Transport: transport}).Get(s.URL() + "/api/v2/trustBundle")
 		if err == nil {
 			_ = resp.Body.Close()
 			if resp.StatusCode == http.StatusOK {
@@ -212,6 +247,26 @@ func (s *Server) KillAndStart(tb testing.TB) {
 	}
 	_ = s.Cmd.Wait() // the error is expected: the process was killed
 	s.start(tb)
+}
+
+// selfSigned returns a certificate for localhost and its key, both in PEM.
+func selfSigned() (certificate, private []byte, err error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), DNSNames: []string{"localhost"}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return nil, nil, err
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), err
 }
 
 // givenOut counts the addresses that freeAddress has given out.
@@ -237,10 +292,10 @@ func FreeAddress(tb testing.TB) string {
 func (s *Server) Caller(b testing.TB, rest bool) (call func(Request) error, done func()) {
 	b.Helper()
 	if rest {
-		transport := &http.Transport{MaxIdleConnsPerHost: 128}
+		transport := &http.Transport{MaxIdleConnsPerHost: 128, TLSClientConfig: s.TLS}
 		c := &http.Client{Transport: transport, Timeout: 30 * time.Second}
 		return func(r Request) error {
-			resp, err := c.Post("http://"+s.HTTP+"/api/v2/signingCert", "application/json", bytes.NewReader(r.JSON))
+			resp, err := c.Post(s.URL()+"/api/v2/signingCert", "application/json", bytes.NewReader(r.JSON))
 			if err != nil {
 				return err
 			}
@@ -253,7 +308,7 @@ func (s *Server) Caller(b testing.TB, rest bool) (call func(Request) error, done
 			return err
 		}, transport.CloseIdleConnections
 	}
-	conn, err := grpc.NewClient(s.GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient(s.GRPC, grpc.WithTransportCredentials(s.Credentials()))
 	if err != nil {
 		b.Fatal(err)
 	}
