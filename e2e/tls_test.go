@@ -128,8 +128,8 @@ ct: {embedded: {dir: log, origin: e2e.test/acme}}
 	l.Eventually("the certificate is still served", answers)
 }
 
-// serverPair returns a self-signed certificate for 127.0.0.1 and its key, both in PEM.
-func serverPair(t *testing.T) (certificate, key string) {
+// serverPair returns a self-signed certificate for 127.0.0.1 and names, and its key, both in PEM.
+func serverPair(t testing.TB, names ...string) (certificate, key string) {
 	t.Helper()
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -137,8 +137,8 @@ func serverPair(t *testing.T) (certificate, key string) {
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "pebble"},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore:   time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true,
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: names,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true,
 		BasicConstraintsValid: true,
 		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},

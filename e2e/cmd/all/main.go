@@ -38,30 +38,6 @@ func main() {
 	}
 }
 
-// install makes sure, before anything is built, that this machine has the programs that clients need. As root on Debian
-// or Ubuntu it installs them with the package manager; elsewhere it lists what is missing.
-func install(ctx context.Context, clients []matrix.Client) error {
-	lacks := matrix.Missing(ctx, clients)
-	if len(lacks) == 0 {
-		return nil
-	}
-	line := "apt-get update && apt-get install -y --no-install-recommends " + strings.Join(matrix.Packages(lacks), " ")
-	if _, err := exec.LookPath("apt-get"); err == nil && os.Geteuid() == 0 {
-		fmt.Fprintf(os.Stderr, "e2e-all: not on this machine: %s; running: %s\n", matrix.Names(lacks), line)
-		cmd := exec.CommandContext(ctx, "sh", "-c", line) //nolint:gosec // names of our own table
-		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
-		cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
-		if err := cmd.Run(); err != nil {
-			fmt.Fprintln(os.Stderr, "e2e-all: apt-get:", err)
-		}
-		lacks = matrix.Missing(ctx, clients)
-	}
-	if len(lacks) > 0 {
-		return fmt.Errorf("not on this machine: %s; on Debian or Ubuntu, run as root: %s", matrix.Names(lacks), line)
-	}
-	return nil
-}
-
 // result is the saved result of a client's test.
 type result struct {
 	Passed bool     `json:"passed"`
@@ -77,7 +53,7 @@ func run(ctx context.Context, only string, force bool) error {
 			return fmt.Errorf("no client or walk-through %q", only)
 		}
 	}
-	if err := install(ctx, clients); err != nil {
+	if err := matrix.Install(ctx, os.Stderr, matrix.NeedsOf(clients)); err != nil {
 		return err
 	}
 	b, err := binaries.New(".", os.Stderr)

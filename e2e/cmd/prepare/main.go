@@ -9,6 +9,7 @@ import (
 	"os/signal"
 
 	"github.com/mayfly-ca/mayfly/e2e/internal/binaries"
+	"github.com/mayfly-ca/mayfly/e2e/internal/matrix"
 )
 
 func main() {
@@ -28,6 +29,9 @@ func prepare(ctx context.Context) error {
 	fmt.Fprintln(os.Stderr, "e2e: programs are kept in", b.Cache())
 	if _, err := b.All(ctx); err != nil {
 		return err
+	}
+	if err := matrix.Install(ctx, os.Stderr, matrix.Operations()); err != nil {
+		fmt.Fprintln(os.Stderr, "e2e: the tests that need these will fail:", err)
 	}
 	fmt.Fprintln(os.Stderr, "e2e: building mayfly from the tree ...")
 	_, err = b.Mayfly(ctx)

@@ -78,6 +78,7 @@ type ServeOptions struct {
 	CT       string // the block under ct:, indented by two spaces
 	Identity string // identity.yaml
 	OnePort  bool   // gRPC on the address of REST
+	Listen   string // further settings of listen, indented by two spaces
 	More     string // further settings
 }
 
@@ -96,11 +97,12 @@ func (l *Lab) Serve(o ServeOptions) *Mayfly {
   http: %q
   grpc: %q
   admin: %q
-identity:
+%sidentity:
   file: identity.yaml
 ca:
 %sct:
-%s%s`, strings.TrimPrefix(m.URL, "http://"), m.GRPC, strings.TrimPrefix(m.Admin, "http://"), o.CA, o.CT, o.More))
+%s%s`, strings.TrimPrefix(m.URL, "http://"), m.GRPC, strings.TrimPrefix(m.Admin, "http://"), o.Listen, o.CA, o.CT,
+		o.More))
 	l.Run(Command{Name: "mayfly", Args: []string{"config", "check", "--config", file}})
 	m.Dir = l.Path(o.Name)
 	m.ServeAgain(l)

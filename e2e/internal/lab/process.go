@@ -56,6 +56,19 @@ func (l *Lab) Look(name string) string {
 	return name
 }
 
+// System returns the path of a program of the system's package manager, which "go run ./cmd/prepare" installs.
+func (l *Lab) System(name string) string {
+	l.Helper()
+	path := l.Look(name)
+	if path == name {
+		path = "/usr/sbin/" + name // not on every PATH
+	}
+	if !isProgram(path) {
+		l.Fatalf("%s is not on this machine: run \"go run ./cmd/prepare\" as root in the folder e2e", name)
+	}
+	return path
+}
+
 func isProgram(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.Mode()&0o111 != 0 && !info.IsDir()

@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -70,25 +71,37 @@ func (a Answer) Refused() (r Refusal, err error) {
 	return r, err
 }
 
-// RequestCertificate sends one request as sigstore-go sends it: a fresh P-256 key, the token in a header, the proof
-// over challenge.
-func RequestCertificate(ctx context.Context, client *http.Client, ca, token, challenge string) (Answer, error) {
+// proof is what a client shows of its key.
+type proof struct {
+	public    string // in PEM
+	signature []byte
+}
+
+// newProof makes a P-256 key and signs challenge with it.
+func newProof(challenge string) (proof, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return Answer{}, err
+		return proof{}, err
 	}
 	spki, err := x509.MarshalPKIXPublicKey(key.Public())
 	if err != nil {
-		return Answer{}, err
+		return proof{}, err
 	}
 	digest := sha256.Sum256([]byte(challenge))
-	proof, err := ecdsa.SignASN1(rand.Reader, key, digest[:])
+	signature, err := ecdsa.SignASN1(rand.Reader, key, digest[:])
+	return proof{encode("PUBLIC KEY", spki), signature}, err
+}
+
+// RequestCertificate sends one request as sigstore-go sends it: a fresh P-256 key, the token in a header, the proof
+// over challenge.
+func RequestCertificate(ctx context.Context, client *http.Client, ca, token, challenge string) (Answer, error) {
+	p, err := newProof(challenge)
 	if err != nil {
 		return Answer{}, err
 	}
 	body, err := json.Marshal(map[string]any{"publicKeyRequest": map[string]any{
-		"publicKey":         map[string]string{"algorithm": "ECDSA", "content": encode("PUBLIC KEY", spki)},
-		"proofOfPossession": proof,
+		"publicKey":         map[string]string{"algorithm": "ECDSA", "content": p.public},
+		"proofOfPossession": p.signature,
 	}})
 	if err != nil {
 		return Answer{}, err
@@ -109,4 +122,47 @@ func RequestCertificate(ctx context.Context, client *http.Client, ca, token, cha
 	a.Body, err = io.ReadAll(resp.Body)
 	a.Took = time.Since(start)
 	return a, err
+}
+
+// RequestOverGRPC sends one request over gRPC, as the specification of gRPC over HTTP/2 has it, and returns the PEM of
+// the certificate. The client must use HTTP/2.
+func RequestOverGRPC(ctx context.Context, client *http.Client, ca, token, challenge string) (string, error) {
+	p, err := newProof(challenge)
+	if err != nil {
+		return "", err
+	}
+	field := func(number int, content string) string { // of a protobuf message, with a length
+		return string(binary.AppendUvarint([]byte{byte(number<<3 | 2)}, uint64(len(content)))) + content
+	}
+	message := field(1, field(1, token)) + field(2, field(1, field(2, p.public))+field(2, string(p.signature)))
+	frame := binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message))) //nolint:gosec // some kilobytes
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost,
+		ca+"/dev.sigstore.fulcio.v2.CA/CreateSigningCertificate", io.MultiReader(bytes.NewReader(append(frame, message...))))
+	if err != nil {
+		return "", err
+	}
+	req.Header.Set("Content-Type", "application/grpc")
+	req.Header.Set("Te", "trailers")
+	resp, err := client.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return "", err
+	}
+	status, text := resp.Trailer.Get("Grpc-Status"), resp.Trailer.Get("Grpc-Message")
+	if status == "" { // there is no message
+		status, text = resp.Header.Get("Grpc-Status"), resp.Header.Get("Grpc-Message")
+	}
+	if resp.StatusCode != http.StatusOK || status != "0" {
+		return "", fmt.Errorf("status %d, gRPC status %q: %s %.300q", resp.StatusCode, status, text, data)
+	}
+	_, certificate, found := bytes.Cut(data, []byte("-----BEGIN CERTIFICATE-----"))
+	if !found {
+		return "", fmt.Errorf("there is no certificate in %.300q", data)
+	}
+	certificate, _, _ = bytes.Cut(certificate, []byte("-----END CERTIFICATE-----"))
+	return "-----BEGIN CERTIFICATE-----" + string(certificate) + "-----END CERTIFICATE-----\n", nil
 }

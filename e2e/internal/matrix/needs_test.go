@@ -8,22 +8,21 @@ import (
 // Everything that a client needs has a package, so that a new machine is told all of it at once.
 func TestNeeds(t *testing.T) {
 	t.Parallel()
-	for _, c := range Table() {
-		for _, name := range c.Needs {
-			if !slices.ContainsFunc(needs, func(n Need) bool { return n.Name == name && n.Debian != "" }) {
-				t.Errorf("%s needs %s, and no package has it", c.Name, name)
-			}
+	names := append(NeedsOf(Table()), Operations()...)
+	for _, name := range names {
+		if !slices.ContainsFunc(needs, func(n Need) bool { return n.Name == name && n.Debian != "" }) {
+			t.Errorf("no package has %s", name)
 		}
 	}
-	all := missing(Table(), func(Need) bool { return false })
+	all := missing(names, func(Need) bool { return false })
 	if len(all) != len(needs) {
 		t.Errorf("an empty machine lacks %s", Names(all))
 	}
-	if got := missing(Table(),
+	if got := missing(names,
 		func(n Need) bool { return n.Name != "etcd" && n.Name != "redis-server" }); Names(got) != "etcd, redis-server" {
 		t.Errorf("missing: %s", Names(got))
 	}
-	if got := Packages(missing(Table(),
+	if got := Packages(missing(names,
 		func(n Need) bool { return n.Debian != "default-jdk-headless" })); !slices.Equal(got,
 		[]string{"default-jdk-headless"}) {
 		t.Errorf("packages: %v", got)
