@@ -142,7 +142,8 @@ func (s *site) haproxy(more ...string) *lab.Process {
 	pairs := append(more, "10.0.0.10:443", bare(s.url), "/etc/haproxy/tls.pem", s.both)
 	for i, m := range s.servers {
 		pairs = append(pairs, fmt.Sprintf("10.0.0.1%d:443 check port 2112", i+1),
-			fmt.Sprintf("%s check port %s", bare(m.URL), port(m.Admin)))
+			fmt.Sprintf("%s check port %s", bare(m.URL), port(m.Admin)), fmt.Sprintf("10.0.0.1%d:443 track", i+1),
+			m.GRPC+" track")
 	}
 	file := s.sample("haproxy.cfg", pairs...)
 	return s.Start("haproxy", lab.Command{Name: s.System("haproxy"), Args: []string{"-db", "-f", file}}, s.answers)
