@@ -330,8 +330,8 @@ func (s *site) unready(rest, grpc *http.Client) {
 	}
 }
 
-// refusing has one server refuse connections. No client notices: the request was not sent, and nginx sends it to another
-// server.
+// refusing has one server refuse connections. No client notices: the request was not sent, and nginx sends it to
+// another server.
 func (s *site) refusing(rest, grpc *http.Client) {
 	s.Helper()
 	s.servers[1].Kill()

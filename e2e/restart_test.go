@@ -118,8 +118,8 @@ func TestRestartUnderLoad(t *testing.T) {
 		{"envoy-one-port", onePort, "", (*site).envoy, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s := newSite(lab.New(t), c.mode, "  trusted_proxies: [127.0.0.1]\n  drain_delay: 4s\n  max_connection_age: 3s\n"+
-				c.listen)
+			s := newSite(lab.New(t), c.mode,
+				"  trusted_proxies: [127.0.0.1]\n  drain_delay: 4s\n  max_connection_age: 3s\n"+c.listen)
 			c.start(s)
 			end := s.load()
 			s.restart()
