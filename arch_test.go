@@ -63,7 +63,7 @@ var layers = map[string][]string{
 	"reconcile":         {"journal", "monitor", "tbs", "fault"}, // compares journals with logs
 	"reconcile/webhook": {},                                     // delivers findings
 
-	"status": {"canary", "server"}, // asks a running CA; the pages are values of these packages
+	"status": {"canary", "fault", "server"}, // asks a running CA; the pages are values of these packages
 	// the path of a request up to the SCTs, at intervals
 	"canary": {"ca", "fault", "journal", "oidc", "pop", "tbs"},
 

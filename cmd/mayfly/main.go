@@ -50,7 +50,7 @@ func newRoot() *cobra.Command {
 	root.SetVersionTemplate("mayfly {{.Version}}\n")
 	o.Add(root)
 	root.AddCommand(newDev(o), newServe(o), newStatus(), newRequest(o), newInspect(), newVerify(), newConfig(), newCA(), newTrust(),
-		newAudit(), newLog(), newBench(), newVersion())
+		newAudit(), newLog(), newSLO(), newBench(), newVersion())
 	cli.ExplainArguments(root)
 	return root
 }
