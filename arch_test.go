@@ -73,7 +73,7 @@ var layers = map[string][]string{
 	"config": {
 		"oidc", "pop", "ca", "ca/signer", "ca/signer/backends", "rotation", "ctlog", "ctlog/embedded",
 		"ctlog/remote", "journal", "canary",
-		"reconcile", "server/servertls", "tracing", "fault",
+		"reconcile", "server/servertls", "server/shared", "tracing", "fault",
 	},
 	// tbs: the SCTs that a certificate has, for the journal
 	"server": {
@@ -84,6 +84,8 @@ var layers = map[string][]string{
 	"server/admission": {"fault"},
 	// how often tokens were used
 	"server/uses": {"fault"},
+	// the same, and rates, for several servers
+	"server/shared": {"server/uses", "fault"},
 	// the certificates of listeners
 	"server/servertls": {"fault"},
 	// tbs: it verifies SCTs over the precertificate that it rebuilds
@@ -97,7 +99,7 @@ var layers = map[string][]string{
 	"node": {
 		"oidc", "pop", "ca", "ca/signer", "ctlog", "ctlog/embedded", "ctlog/remote", "monitor", "journal",
 		"reconcile", "reconcile/webhook", "ceremony", "config", "rotation", "server", "server/admission",
-		"server/servertls", "server/uses", "tracing", "trust", "loglist", "tbs", "fault",
+		"server/servertls", "server/shared", "server/uses", "tracing", "trust", "loglist", "tbs", "fault",
 		"canary",
 		"client", // a rotation asks the running CA for its trust bundle
 	},
@@ -143,6 +145,8 @@ var owners = map[string][]string{
 	"github.com/tink-crypto":               {"ca/signer"},
 	"github.com/rs/cors":                   {"server"},
 	"github.com/pires/go-proxyproto":       {"server"},
+	"github.com/valkey-io":                 {"server/shared"},
+	"github.com/alicebob/miniredis":        {}, // the store in tests
 	"github.com/coreos/go-systemd":         {"internal"},
 	"golang.org/x/crypto/acme":             {"server/servertls"},
 	"github.com/sigstore/protobuf-specs":   {"trust"},

@@ -46,6 +46,7 @@ func (l *loader) checkSettings() {
 	}
 	l.main.add(fault.Under(c.Experimental.check(c.ClientAlgorithms), "experimental"))
 	l.main.add(fault.Under(c.CT.check(), "ct"))
+	l.main.add(fault.Under(c.Shared.Check(), "shared"))
 	for i := range c.CT.Logs {
 		at := func(key string) []string { return []string{"ct", "logs", strconv.Itoa(i), key} }
 		if l.main.marks[pathKey(at("rate"))].zero {
@@ -371,6 +372,9 @@ func (l *loader) checkProduction() {
 	if t := c.Tracing; t != nil && t.OTLP != nil && t.OTLP.Insecure {
 		l.setting(fault.BadSetting("unencrypted spans are not for production", fix, "tracing", "otlp", "insecure"))
 	}
+	if c.Shared.Insecurely() {
+		l.setting(fault.BadSetting("plain text is not for production", fix, "shared", "valkey", "insecure"))
+	}
 	if a := c.Audit; a != nil && a.OTLP != nil && a.OTLP.Insecure {
 		l.setting(fault.BadSetting("unencrypted records are not for production", fix, "audit", "otlp", "insecure"))
 	}
@@ -408,9 +412,9 @@ func (l *loader) warnUnaudited() {
 
 // warnForgetful warns if uses of tokens are counted in memory only.
 func (l *loader) warnForgetful() {
-	if l.config.Issuers.CountsUses() && l.config.StateDir == "" {
+	if l.config.Issuers.CountsUses() && l.config.StateDir == "" && l.config.Shared == nil {
 		l.warning(l.main, "how often tokens were used is forgotten at a restart, after which tokens that were issued "+
-			"before it get no certificate; write state_dir", "state_dir")
+			"before it get no certificate; write state_dir or shared", "state_dir")
 	}
 }
 
@@ -442,6 +446,10 @@ func (l *loader) warn() {
 		for _, w := range c.Listen.warnings() {
 			l.warning(l.main, w.Problem+"; "+w.Fix, w.Path...)
 		}
+	}
+	if c.Shared.Insecurely() {
+		l.warning(l.main, "hashes of tokens and the password are sent over a network unencrypted; write tls",
+			"shared", "valkey", "insecure")
 	}
 	if c.Experimental.MLDSACA {
 		l.warning(l.main, "chains with ML-DSA keys are experimental: few verifiers accept their certificates",

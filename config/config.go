@@ -24,6 +24,7 @@ import (
 	"github.com/mayfly-ca/mayfly/oidc"
 	"github.com/mayfly-ca/mayfly/reconcile"
 	"github.com/mayfly-ca/mayfly/server/servertls"
+	"github.com/mayfly-ca/mayfly/server/shared"
 	"github.com/mayfly-ca/mayfly/tracing"
 )
 
@@ -60,6 +61,9 @@ type Config struct {
 	// (certificates-per-token in the issuer file), outlast a restart; only the CA may write to it, and each CA needs
 	// its own. When omitted: nothing is kept.
 	StateDir string `yaml:"state_dir" path:"optional-dir" restart:"yes"`
+	// Shared is a store in which several servers count together: how often tokens were used, and limits.issuer and
+	// limits.identity. When omitted: each server counts alone.
+	Shared *shared.Config `yaml:"shared" restart:"yes"`
 	// Production says whether to refuse ephemeral keys, ct.none and every setting insecure: true.
 	Production bool `yaml:"production"`
 

@@ -26,6 +26,7 @@ func TestNumbers(t *testing.T) {
 	renew := identity + "ca:\n  state: state.json\n  chains: [{name: a, " + key +
 		"}]\n  rotation:\n    renew: {dir: x, parent: {" +
 		key + "}, "
+	store := base + embedded + "shared: {valkey: {addresses: [\"127.0.0.1:1\"], "
 	type setting struct {
 		before, after string // of the number, in the main file or after the entry of the issuer file
 		zero, good    string
@@ -105,14 +106,17 @@ func TestNumbers(t *testing.T) {
 		"limits.identity.burst": {
 			base + embedded + "limits: {identity: {rate: 9, burst: ", "}}\n", refused, "5", false,
 		},
-		"certificates-per-token":    {"    certificates-per-token: ", "\n", warned, "5", true},
-		"rate-limit.rate":           {"    rate-limit: {burst: 9, rate: ", "}\n", refused, "0.5", true},
-		"rate-limit.burst":          {"    rate-limit: {rate: 9, burst: ", "}\n", refused, "5", true},
-		"identity-rate-limit.rate":  {"    identity-rate-limit: {burst: 9, rate: ", "}\n", refused, "0.5", true},
-		"identity-rate-limit.burst": {"    identity-rate-limit: {rate: 9, burst: ", "}\n", refused, "5", true},
-		"max-lifetime":              {"    max-lifetime: ", "\n", warned, "1h", true},
-		"max-age":                   {"    max-age: ", "\n", warned, "1h", true},
-		"outbound.timeout":          {"    outbound: {timeout: ", "}\n", warned, "1s", true},
+		"certificates-per-token":      {"    certificates-per-token: ", "\n", warned, "5", true},
+		"rate-limit.rate":             {"    rate-limit: {burst: 9, rate: ", "}\n", refused, "0.5", true},
+		"rate-limit.burst":            {"    rate-limit: {rate: 9, burst: ", "}\n", refused, "5", true},
+		"identity-rate-limit.rate":    {"    identity-rate-limit: {burst: 9, rate: ", "}\n", refused, "0.5", true},
+		"identity-rate-limit.burst":   {"    identity-rate-limit: {rate: 9, burst: ", "}\n", refused, "5", true},
+		"shared.valkey.database":      {store + "database: ", "}}\n", value, "3", false},
+		"shared.valkey.timeout":       {store + "timeout: ", "}}\n", warned, "1s", false},
+		"shared.valkey.wait_replicas": {store + "wait_replicas: ", "}}\n", value, "2", false},
+		"max-lifetime":                {"    max-lifetime: ", "\n", warned, "1h", true},
+		"max-age":                     {"    max-age: ", "\n", warned, "1h", true},
+		"outbound.timeout":            {"    outbound: {timeout: ", "}\n", warned, "1s", true},
 	}
 	page, err := os.ReadFile("../docs/config.md")
 	if err != nil {

@@ -100,7 +100,9 @@ func TestPathTags(t *testing.T) {
 		"publish.trusted_root kept",
 		"publish.tuf.dir optional-dir",
 		"publish.tuf.password.file secret",
-		"publish.tuf.root read",
+		"publish.tuf.root read", "shared.valkey.password.file secret",
+		"shared.valkey.sentinel_password.file secret", "shared.valkey.tls.ca_cert read",
+		"shared.valkey.tls.certificate read", "shared.valkey.tls.key secret",
 		"state_dir optional-dir",
 		"tracing.otlp.ca_cert read",
 		"tracing.otlp.headers.NAME.file secret",
@@ -151,7 +153,7 @@ func TestRestartTags(t *testing.T) {
 	t.Parallel()
 	want := []string{
 		"audit", "ct.embedded", "limits.connections", "limits.connections_per_source", "limits.requests",
-		"limits.wait", "listen", "state_dir", "tracing",
+		"limits.wait", "listen", "shared", "state_dir", "tracing",
 	}
 	var got []string
 	for _, one := range tagged(reflect.TypeFor[Config](), "", "restart", nil) {

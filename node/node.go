@@ -24,6 +24,7 @@ import (
 	"github.com/mayfly-ca/mayfly/rotation"
 	"github.com/mayfly-ca/mayfly/server"
 	"github.com/mayfly-ca/mayfly/server/admission"
+	"github.com/mayfly-ca/mayfly/server/shared"
 	"github.com/mayfly-ca/mayfly/server/uses"
 	"github.com/mayfly-ca/mayfly/tracing"
 	"github.com/mayfly-ca/mayfly/trust"
@@ -66,6 +67,7 @@ type Node struct {
 	metrics   *reloadMetrics
 
 	uses          atomic.Pointer[uses.Local]     // of tokens; nil: none are counted
+	shared        *shared.Store                  // nil: this process counts alone; set before the first snapshot
 	current       atomic.Pointer[snapshot]       // in force
 	generation    uint64                         // of the configuration in force, from 1
 	chains        atomic.Pointer[rotation.State] // in force; nil: there is one chain, without a state file
@@ -171,7 +173,14 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	go func() { served <- n.server.Serve(ctx, n.listeners) }() // /readyz answers while the CA starts
 	logListeners(n.log, n.listeners)
 
-	defer func() { err = errors.Join(err, n.uses.Load().Close()) }()
+	defer func() {
+		n.shared.Close()
+		err = errors.Join(err, n.uses.Load().Close())
+	}()
+	if err := n.openShared(ctx); err != nil {
+		cancel()
+		return errors.Join(err, <-served)
+	}
 	first, err := n.assemble(ctx, n.started, n.files, nil)
 	if err != nil {
 		cancel()

@@ -65,10 +65,8 @@ func (n *Node) Collect(out chan<- prometheus.Metric) {
 		for _, c := range append(s.collectors(), n.canaryCollectors(s)...) {
 			c.Collect(out)
 		}
-		if l := n.uses.Load(); l != nil {
-			for _, c := range l.Collectors() {
-				c.Collect(out)
-			}
+		for _, c := range n.usesCollectors() {
+			c.Collect(out)
 		}
 	}
 }

@@ -19,6 +19,13 @@ type Rates struct {
 	Identity *rate.Config // by issuer and subject, unless the entry has a limit of its own
 }
 
+// RateCounter counts requests under a rate for several servers.
+type RateCounter interface {
+	// Take counts a request; what says what the rate applies to. If the rate is exceeded, the request does not count,
+	// and wait is when it would. An error means that it could not be counted.
+	Take(ctx context.Context, r rate.Config, what ...string) (wait time.Duration, err error)
+}
+
 // The names of the limits, in metrics and in the metadata of a refusal.
 const (
 	limitSource   = "source"
@@ -96,7 +103,7 @@ func (s *Server) limitSource(ctx context.Context) error {
 // limitVerified returns RATE_LIMITED if certificates are requested too often by the identity of a verified token, or
 // with tokens of its issuer entry. The identity is first: what it is refused does not count for the others of the
 // entry.
-func (s *Server) limitVerified(core *Core, d *oidc.Decision) error {
+func (s *Server) limitVerified(ctx context.Context, core *Core, d *oidc.Decision) error {
 	for _, one := range [...]struct {
 		key    verifiedKey
 		own, r *rate.Config
@@ -115,10 +122,23 @@ func (s *Server) limitVerified(core *Core, d *oidc.Decision) error {
 			continue
 		}
 		one.key.rate = *r
-		wait := s.rates.verified.Take(maphash.Comparable(s.rates.seed, one.key), *r, s.rates.now())
-		if wait > 0 {
+		if wait := s.takeVerified(ctx, core, one.key); wait > 0 {
 			return s.over(one.key, wait)
 		}
 	}
 	return nil
+}
+
+// takeVerified counts a request in the shared store, or in this process if there is none or if it does not answer: a
+// limit protects the server, and is no reason to refuse all.
+func (s *Server) takeVerified(ctx context.Context, core *Core, k verifiedKey) (wait time.Duration) {
+	if core.SharedRates != nil {
+		resume := s.admission.Pause()
+		wait, err := core.SharedRates.Take(ctx, k.rate, k.limit, k.entry, k.issuer, k.subject)
+		resume()
+		if err == nil {
+			return wait
+		}
+	}
+	return s.rates.verified.Take(maphash.Comparable(s.rates.seed, k), k.rate, s.rates.now())
 }

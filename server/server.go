@@ -50,6 +50,8 @@ type Core struct {
 	Rates   Rates
 	// Uses counts the uses of tokens. Nil if no issuer entry limits them.
 	Uses UseCounter
+	// SharedRates counts under limits.issuer and limits.identity for several servers. Nil: this process counts alone.
+	SharedRates RateCounter
 
 	chain, mldsaChain []string // the chains of both in PEM, encoded once
 }

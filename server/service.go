@@ -53,7 +53,7 @@ func (s service) create(ctx context.Context, core *Core, in *fulciopb.CreateSign
 	if err != nil {
 		return nil, err
 	}
-	if err := s.limitVerified(core, d); err != nil {
+	if err := s.limitVerified(ctx, core, d); err != nil {
 		return nil, err
 	}
 	if v := arrivalIn(ctx); v != nil && v.conn != nil {

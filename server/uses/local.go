@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -134,6 +135,12 @@ func (l *Local) Spend(ctx context.Context, u Use) (Result, error) {
 		return Unavailable, u.Unavailable(err)
 	}
 	return result, nil
+}
+
+// Remember adds a use that was counted elsewhere, if there is room.
+func (l *Local) Remember(u Use) {
+	u.Most, u.IssueUncounted = math.MaxInt32, true
+	_, _ = l.count(u) // it is a copy
 }
 
 // count counts a use in memory and returns the number of uses with this one; 0: it is accepted and not counted.
