@@ -293,9 +293,10 @@ func (s *snapshot) close() error {
 func (s *snapshot) core(n *Node) *server.Core {
 	limits := s.config.Limits
 	return &server.Core{
-		Rates:   server.Rates{Source: limits.Source, Issuer: limits.Issuer, Identity: limits.Identity},
-		Uses:    n.useCounter(),
-		Issuers: s.issuers, Keys: s.keys, Authority: s.authority, MLDSA: s.mldsa, Generation: n.generation,
+		Rates:       server.Rates{Source: limits.Source, Issuer: limits.Issuer, Identity: limits.Identity},
+		Uses:        n.useCounter(),
+		SharedRates: n.rateCounter(),
+		Issuers:     s.issuers, Keys: s.keys, Authority: s.authority, MLDSA: s.mldsa, Generation: n.generation,
 		Digest:   s.config.Digest,
 		NoLegacy: s.config.API.V1 != nil && !*s.config.API.V1, Journal: s.journal.journal,
 		IdempotentRetry: s.config.API.IdempotentRetry,

@@ -155,6 +155,7 @@ func (s *Store) spend(ctx context.Context, u uses.Use) (r reply, err error) {
 		strconv.FormatInt((max(0, time.Until(u.Expires)) + leeway).Milliseconds(), 10),
 		strconv.FormatInt(u.IssuedAt.Unix(), 10), strict, strconv.FormatInt(leeway.Milliseconds(), 10),
 	}
+	var few error // says nothing about whether the store answers
 	err = s.call(ctx, opSpend, func(ctx context.Context, c valkey.Client) error {
 		if number(s.config.WaitReplicas) == 0 {
 			r, err = s.counted(group, s.spends.run(ctx, c, keys, args))
@@ -164,20 +165,27 @@ func (s *Store) spend(ctx context.Context, u uses.Use) (r reply, err error) {
 			if r, err = s.counted(group, s.spends.run(ctx, c, keys, args)); err != nil || r.status != statusCounted {
 				return err
 			}
-			return s.awaitReplicas(ctx, c)
+			few, err = s.awaitReplicas(ctx, c)
+			return err
 		})
 	})
+	if err == nil && few != nil {
+		s.tooFew(few)
+		err = few
+	}
 	return r, err
 }
 
-// awaitReplicas waits until as many replicas as configured have the last write of a connection.
-func (s *Store) awaitReplicas(ctx context.Context, c valkey.DedicatedClient) error {
+// awaitReplicas waits until as many replicas as configured have the last write of a connection. few is not nil if fewer
+// have it in time.
+func (s *Store) awaitReplicas(ctx context.Context, c valkey.DedicatedClient) (few, err error) {
 	want, wait := int64(number(s.config.WaitReplicas)), s.config.timeout()/2
 	n, err := c.Do(ctx, c.B().Wait().Numreplicas(want).Timeout(wait.Milliseconds()).Build()).AsInt64()
 	if err == nil && n < want {
-		err = fmt.Errorf("%d of %d replicas have the use of the token after %s (wait_replicas)", n, want, wait)
+		few = fmt.Errorf("%d of %d replicas of the shared store have the use of the token after %s (wait_replicas)", n,
+			want, wait)
 	}
-	return err
+	return few, err
 }
 
 // counted reads the reply of spendText about a group.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,11 +19,12 @@ import (
 	"github.com/valkey-io/valkey-go"
 
 	"github.com/mayfly-ca/mayfly/internal/rate"
+	"github.com/mayfly-ca/mayfly/internal/secret"
 	"github.com/mayfly-ca/mayfly/server/shared"
 	"github.com/mayfly-ca/mayfly/server/uses"
 )
 
-// The tests of this file run against real servers, if MAYFLY_VALKEY names the program valkey-server: make shared.
+// The tests of this file run against real servers, if MAYFLY_VALKEY names the program valkey-server: make e2e-shared.
 
 // node is a running valkey-server.
 type node struct {
@@ -46,7 +48,7 @@ func freePort(t *testing.T) int {
 func startNode(t *testing.T, args ...string) *node {
 	t.Helper()
 	if os.Getenv("MAYFLY_VALKEY") == "" {
-		t.Skip("MAYFLY_VALKEY does not name a valkey-server; run make shared")
+		t.Skip("MAYFLY_VALKEY does not name a valkey-server; run make e2e-shared")
 	}
 	port := strconv.Itoa(freePort(t))
 	n := &node{t: t, address: "127.0.0.1:" + port, args: append([]string{
@@ -255,6 +257,41 @@ func TestValkeyFull(t *testing.T) {
 	}
 }
 
+// C8: the rights that docs/operations.md names suffice.
+func TestValkeyRights(t *testing.T) {
+	t.Parallel()
+	n := startNode(t)
+	page, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rights := regexp.MustCompile("\\*\\*Rights\\*\\* of the user: `([^`]+)`").FindSubmatch(page)
+	if rights == nil {
+		t.Fatal("docs/operations.md names no rights")
+	}
+	n.do(append([]string{"ACL", "SETUSER", "ca", "on", ">right", "~mayfly:*"}, strings.Fields(string(rights[1]))...)...)
+	config := small(n.address)
+	config.Username, config.Password = "ca", secret.Typed([]byte("right"))
+	c := connect(t, config)
+	c.spend(t, token(1), uses.Counted)
+	if wait, err := c.Take(t.Context(), rate.Config{Rate: 1, Burst: 1}, "x"); wait != 0 || err != nil {
+		t.Error(wait, err)
+	}
+	config.WaitReplicas = new(1)
+	strict := connect(t, config)
+	_, err = strict.Spend(t.Context(), token(1))
+	if err == nil || !strings.Contains(err.Error(), "0 of 1 replicas") {
+		t.Error(err)
+	}
+	if cause, warning := strict.Health(); cause != "" || !strings.Contains(warning, "0 of 1 replicas") {
+		t.Errorf("%q, %q", cause, warning)
+	}
+	log := n.do("ACL", "LOG")
+	if log != "[]" {
+		t.Errorf("the server has refused: %s", log)
+	}
+}
+
 // load uses tokens, each a few times at several clients, until stop is closed. It returns how often each token was
 // counted.
 func load(clients []*client, most int, stop chan struct{}) (counts []int) {
@@ -354,7 +391,7 @@ func TestValkeySentinel(t *testing.T) {
 		sentinels = append(sentinels, n.address)
 	}
 	eventually(t, "the replicas are connected", func() bool {
-		return strings.Contains(master.do("INFO", "replication"), "connected_slaves:2")
+		return strings.Count(master.do("INFO", "replication"), "state=online") == 2
 	})
 	for _, s := range sentinels {
 		n := &node{t: t, address: s}
@@ -402,9 +439,7 @@ func TestValkeyCluster(t *testing.T) {
 	}
 	for i, n := range nodes[:3] {
 		eventually(t, "the replicas are connected", func() bool {
-			return strings.Contains(n.do("INFO", "replication"), []string{
-				"connected_slaves:2", "connected_slaves:1", "connected_slaves:1",
-			}[i])
+			return strings.Count(n.do("INFO", "replication"), "state=online") == []int{2, 1, 1}[i]
 		})
 	}
 	config := shared.ValkeyConfig{

@@ -25,6 +25,8 @@ type watched struct {
 	evicted map[string]int64  // by node: keys evicted, when last seen
 	total   int64             // evicted since this process has watched
 	at      time.Time         // when total last rose
+	few     error             // why a use was refused although the store answers
+	fewAt   time.Time
 }
 
 // Start connects to the store and watches it, until ctx ends. It waits a few seconds for the first connection, and
@@ -180,6 +182,13 @@ func (s *Store) inspected(name string, in info) {
 	}
 }
 
+// tooFew takes note of a use that too few replicas have.
+func (s *Store) tooFew(few error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.health.few, s.health.fewAt = few, time.Now()
+}
+
 // Evicted returns how many keys the store has evicted since this process has watched it.
 func (s *Store) Evicted() int64 {
 	s.mu.Lock()
@@ -187,8 +196,10 @@ func (s *Store) Evicted() int64 {
 	return s.health.total
 }
 
-// evictedFor is how long Health warns after an eviction.
-const evictedFor = 10 * time.Minute
+const (
+	evictedFor = 10 * time.Minute // how long Health warns after an eviction
+	fewFor     = 10 * time.Second // how long Health warns after a use that too few replicas have
+)
 
 // Health returns why the store cannot be used, or else what an operator must know; both empty if there is nothing.
 func (s *Store) Health() (cause, warning string) {
@@ -200,6 +211,9 @@ func (s *Store) Health() (cause, warning string) {
 	var all []string
 	if !s.health.at.IsZero() && time.Since(s.health.at) < evictedFor {
 		all = append(all, fmt.Sprintf("it has evicted %d keys, and uses of tokens may be among them", s.health.total))
+	}
+	if s.health.few != nil && time.Since(s.health.fewAt) < fewFor {
+		all = append(all, s.health.few.Error())
 	}
 	for name, policy := range s.health.policy {
 		all = append(all, fmt.Sprintf("maxmemory-policy of %s is %s: it forgets uses of tokens when its memory is full; "+
