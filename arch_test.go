@@ -63,6 +63,8 @@ var layers = map[string][]string{
 	"reconcile":         {"journal", "monitor", "tbs", "fault"}, // compares journals with logs
 	"reconcile/webhook": {},                                     // delivers findings
 
+	// examines a configuration: it composes the checks of the other packages
+	"doctor": {"ca", "canary", "config", "fault", "node", "server/servertls", "status"},
 	"status": {"canary", "fault", "server"}, // asks a running CA; the pages are values of these packages
 	// the path of a request up to the SCTs, at intervals
 	"canary": {"ca", "fault", "journal", "oidc", "pop", "tbs"},
@@ -110,7 +112,7 @@ var layers = map[string][]string{
 		"cmd/internal/cli", "node", "dev", "dev/idp", "config", "oidc", "ca", "ca/signer", "rotation", "ctlog",
 		"ctlog/embedded", "monitor",
 		"journal", "reconcile", "client", "trust", "inspect", "identity", "loglist", "tbs", "fault", "server",
-		"ceremony", "ca/signer/backends", "status",
+		"ceremony", "ca/signer/backends", "status", "doctor",
 	},
 	// the one program with cgo
 	"cmd/mayfly-hsm":   {"cmd/internal/cli", "ca/signer/pkcs11/token", "ca/signer", "fault"},

@@ -152,6 +152,22 @@ func (l Listen) Secured() iter.Seq2[string, *servertls.Config] {
 	}
 }
 
+// AdminURL returns the URL of the admin listener, as this machine reaches it; "" if there is none whose address is known.
+func (l Listen) AdminURL() string {
+	host, port, err := net.SplitHostPort(l.Admin)
+	if err != nil || l.Admin == Off || strings.HasPrefix(l.Admin, SystemdPrefix) || port == "0" {
+		return ""
+	}
+	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	scheme := "http://"
+	if l.AdminTLS != nil {
+		scheme = "https://"
+	}
+	return scheme + net.JoinHostPort(host, port)
+}
+
 // The values of [Listen].ProxyHeader.
 const (
 	headerXForwardedFor = "X-Forwarded-For"

@@ -20,6 +20,10 @@ type ExamineOptions struct {
 type Examination struct {
 	Problems []string // problems because of which the log would return no usable SCT
 	Warnings []string
+	// Offset is the log's clock minus this machine's, 0 if the difference is within the duration of the request.
+	// Dated: the log sent its time.
+	Offset time.Duration
+	Dated  bool
 }
 
 // Examine checks whether a log could be used: its roots (RFC 6962 §4.7), a head signed with the pinned key, and its
@@ -45,7 +49,8 @@ func Examine(ctx context.Context, log Remote, o ExamineOptions) (e Examination) 
 		e.add(&e.Problems, "its roots cannot be read: "+f.Error())
 	}
 	if !date.IsZero() {
-		if offset := dateSpan(sent, o.Now()).offset(date); offset.Abs() > maxSkew {
+		e.Offset, e.Dated = dateSpan(sent, o.Now()).offset(date), true
+		if offset := e.Offset; offset.Abs() > maxSkew {
 			word := "ahead of"
 			if offset < 0 {
 				word = "behind"

@@ -13,6 +13,11 @@ func (n *Node) canaryTarget() *canary.Target {
 	if s == nil || s.logs == nil {
 		return &canary.Target{}
 	}
+	return n.targetOf(s)
+}
+
+// targetOf returns what a run of the canary uses of a snapshot with logs.
+func (n *Node) targetOf(s *snapshot) *canary.Target {
 	return &canary.Target{
 		Interval: s.config.Canary.Period(), Keys: s.keys, Authority: s.authority, MLDSA: s.mldsa,
 		Journal: s.journal.journal, Digest: s.config.Digest,

@@ -10,6 +10,7 @@ import (
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
+	"github.com/mayfly-ca/mayfly/internal/version"
 	"github.com/mayfly-ca/mayfly/oidc"
 )
 
@@ -59,23 +60,25 @@ func (f *loadedFiles) askLogs(ctx context.Context, cfg *config.Config) []Reporte
 	out := make([]ReportedLog, len(f.logs))
 	var all sync.WaitGroup
 	for i, l := range f.logs {
-		all.Go(func() {
-			roots := f.issuingRoots()
-			e := ctlog.Examine(ctx, l.remote, ctlog.ExamineOptions{Active: roots[0], Others: roots[1:]})
-			if now := time.Now(); l.outside(now, now) != nil {
-				e.Warnings = append(e.Warnings, l.outside(now, now).Error())
-			}
-			out[i] = ReportedLog{
-				Name: l.config.Name, OK: len(e.Problems) == 0, Problems: e.Problems,
-				Warnings: e.Warnings,
-			}
-		})
+		all.Go(func() { out[i], _ = f.askLog(ctx, l) })
 	}
 	all.Wait()
 	if cfg.CT.Embedded != nil {
 		out = append(out, embeddedHeads(ctx, *cfg.CT.Embedded)...) //nolint:makezero // the first ones are filled above
 	}
 	return out
+}
+
+// askLog asks one log.
+func (f *loadedFiles) askLog(ctx context.Context, l remoteLog) (ReportedLog, ctlog.Examination) {
+	roots := f.issuingRoots()
+	e := ctlog.Examine(ctx, l.remote, ctlog.ExamineOptions{Active: roots[0], Others: roots[1:]})
+	if now := time.Now(); l.outside(now, now) != nil {
+		e.Warnings = append(e.Warnings, l.outside(now, now).Error())
+	}
+	return ReportedLog{
+		Name: l.config.Name, OK: len(e.Problems) == 0, Problems: e.Problems, Warnings: e.Warnings,
+	}, e
 }
 
 // embeddedHeads reads the head of each shard of the embedded log that is there, and verifies it with the shard's key.
@@ -179,7 +182,16 @@ func problemsOf(err error) []ReportedProblem {
 
 // askIssuers fetches the keys of every issuer.
 func askIssuers(ctx context.Context, cfg *config.Config) ([]ReportedIssuer, error) {
-	v, err := newVerifier(cfg, nil, nil)
+	return probeIssuers(ctx, cfg, nil)
+}
+
+// probeIssuers fetches the keys of every issuer. answered is called with the time of each answer; optional.
+func probeIssuers(ctx context.Context, cfg *config.Config,
+	answered func(entry string, date, sent time.Time),
+) ([]ReportedIssuer, error) {
+	v, err := oidc.New(cfg.Issuers, oidc.Options{
+		StateDir: "", UserAgent: version.UserAgent(), Answered: answered,
+	})
 	if err != nil {
 		return nil, cfg.Locate(err)
 	}

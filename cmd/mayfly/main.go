@@ -49,8 +49,8 @@ func newRoot() *cobra.Command {
 	root.Version = version.Read().Version
 	root.SetVersionTemplate("mayfly {{.Version}}\n")
 	o.Add(root)
-	root.AddCommand(newDev(o), newServe(o), newStatus(), newRequest(o), newInspect(), newVerify(), newConfig(), newCA(), newTrust(),
-		newAudit(), newLog(), newSLO(), newBench(), newVersion())
+	root.AddCommand(newDev(o), newServe(o), newStatus(), newDoctor(), newRequest(o), newInspect(), newVerify(),
+		newConfig(), newCA(), newTrust(), newAudit(), newLog(), newSLO(), newBench(), newVersion())
 	cli.ExplainArguments(root)
 	return root
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"slices"
 	"strings"
 	"time"
@@ -59,23 +58,6 @@ func (f *adminFlags) options(url string) (o status.Options, err error) {
 	return status.Options{URL: url, Client: httpclient.New(c)}, nil
 }
 
-// adminURL returns the URL of the admin listener of a configuration, as this machine reaches it; "" if it has none whose
-// address is known.
-func adminURL(l config.Listen) string {
-	host, port, err := net.SplitHostPort(l.Admin)
-	if err != nil || l.Admin == config.Off || strings.HasPrefix(l.Admin, config.SystemdPrefix) || port == "0" {
-		return ""
-	}
-	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		host = "localhost"
-	}
-	scheme := "http://"
-	if l.AdminTLS != nil {
-		scheme = "https://"
-	}
-	return scheme + net.JoinHostPort(host, port)
-}
-
 func newStatus() *cobra.Command {
 	f := &adminFlags{}
 	var url string
@@ -101,7 +83,7 @@ func newStatus() *cobra.Command {
 				if err != nil {
 					return cli.Misconfigured(err)
 				}
-				if at = adminURL(cfg.Listen); at == "" {
+				if at = cfg.Listen.AdminURL(); at == "" {
 					return cli.Usage("listen.admin is %s in %s; write --admin URL", cfg.Listen.Admin, f.config)
 				}
 			}

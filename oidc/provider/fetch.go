@@ -192,9 +192,13 @@ func (g getter) get(ctx context.Context, what request) (_ []byte, err error) {
 	if err != nil {
 		return nil, err
 	}
+	sent := time.Now()
 	res, err := client.Do(req)
 	if err != nil {
 		return nil, withCause(ctx, err)
+	}
+	if date, err := http.ParseTime(res.Header.Get("Date")); err == nil {
+		g.answered(date, sent)
 	}
 	defer res.Body.Close() //nolint:errcheck // read to the end or given up
 	step.SetInt(span.StatusCode, res.StatusCode)

@@ -30,6 +30,9 @@ type Options struct {
 	Logger    *slog.Logger     // nil: no log
 	StateDir  string           // directory of the files with the last good keys; empty: they are not stored
 	UserAgent string
+	// Answered is called with the Date header of each answer of the provider of an entry (a key of the configuration),
+	// and with the time at which the request was sent. Optional.
+	Answered func(entry string, date, sent time.Time)
 	// Pause is called when a request begins to wait for the provider of an entry (a key of the configuration), before
 	// its token is verified; resume is called when the request continues. An error means that too many requests already
 	// wait: the request then does not wait. Optional.

@@ -49,6 +49,7 @@ type route struct {
 	discovery      *url.URL      // URL of the discovery document; nil: below the issuer's URL
 	jwks           *url.URL      // URL of the keys; nil: named by the discovery document
 	proxy          func(*http.Request) (*url.URL, error)
+	answered       func(date, sent time.Time)
 	anyAddress     *http.Client // may connect to any address
 	publicOnly     *http.Client // refuses private addresses when it connects (E3)
 
@@ -108,6 +109,11 @@ func newRoute(e Entry, o Options, pools *caPools) (*route, error) {
 	}
 	if r.clientPair != nil {
 		client.Certificate = r.clientCertificate
+	}
+	r.answered = func(date, sent time.Time) {
+		if o.Answered != nil {
+			o.Answered(e.Key, date, sent)
+		}
 	}
 	r.anyAddress = httpclient.New(client)
 	// no proxy: the address that is dialed must be the provider's own

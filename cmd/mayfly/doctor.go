@@ -1,0 +1,92 @@
+package main
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
+	"github.com/mayfly-ca/mayfly/doctor"
+	"github.com/mayfly-ca/mayfly/internal/human"
+	"github.com/mayfly-ca/mayfly/internal/terminal"
+)
+
+func newDoctor() *cobra.Command {
+	f := &adminFlags{}
+	o := doctor.Options{}
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "doctor --config FILE [--admin URL]... [--trial]",
+		Short: "Examine everything that a CA depends on, and say what to do",
+		Long: "doctor shows of each part of a CA whether it works, why not, and what to do: files and their permissions, " +
+			"key and\n" +
+			"chain, TLS, identity providers, logs, journal, disks, clocks, ports, limits, and the CA that runs, if one " +
+			"does. It ends\n" +
+			"with the whole path, from a token to SCTs: the canary of the running CA makes a run; without a CA, --trial " +
+			"tries the\n" +
+			"path in this process. Run doctor as the user that the CA runs as.\n\n" +
+			"Exit status: 0 there is no problem (there may be warnings), 3 there is one, 2 the configuration cannot be " +
+			"loaded.",
+		Example: "  mayfly doctor --config /etc/mayfly/mayfly.yaml",
+		Args:    cobra.NoArgs,
+		RunE: runs(func(cmd *cobra.Command, _ []string) error {
+			if o.Path == "" {
+				return cli.Usage("--config is missing; write --config FILE")
+			}
+			for _, url := range o.Admins {
+				if _, err := f.options(url); err != nil {
+					return err
+				}
+			}
+			o.Client = f.options
+			progress := terminal.NewProgress(cmd.ErrOrStderr())
+			o.Progress = func(running []string) { progress.Showf("examining %s", strings.Join(running, ", ")) }
+			r, err := doctor.Run(cmd.Context(), o)
+			progress.Clear()
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				err = cli.WriteJSON(cmd.OutOrStdout(), r)
+			} else {
+				err = printDoctor(cmd, r)
+			}
+			if err == nil && !r.OK {
+				err = &cli.Error{Status: cli.ExitFound, Err: errors.New("mayfly: " + problemCount(r))}
+			}
+			return err
+		}),
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&o.Path, "config", "", "configuration file (required)")
+	fl.StringArrayVar(&o.Admins, "admin", nil, "URL of the admin listener of a CA that runs; may be repeated; by default that "+
+		"of the configuration")
+	fl.BoolVar(&o.Trial, "trial", false, "try the whole path in this process if no CA runs")
+	fl.BoolVar(&asJSON, "json", false, "print JSON")
+	f.register(cmd)
+	return cmd
+}
+
+func problemCount(r *doctor.Report) string {
+	n := 0
+	for _, row := range r.Rows {
+		if row.State == doctor.Problem {
+			n++
+		}
+	}
+	return human.Count(n, "problem") + " found"
+}
+
+func printDoctor(cmd *cobra.Command, r *doctor.Report) error {
+	w := cmd.OutOrStdout()
+	st := terminal.StyleFor(w)
+	paint := map[doctor.State]func(string) string{
+		doctor.OK: st.Green, doctor.Warning: st.Yellow, doctor.Problem: st.Red, doctor.Skipped: st.Dim,
+	}
+	g := terminal.Grid{Head: []string{"check", "state", "what was found", "what to do"}}
+	for _, row := range r.Rows {
+		g.Add(row.Check, paint[row.State](string(row.State)), terminal.Printable(row.Cause), terminal.Printable(row.Fix))
+	}
+	return g.Write(w, st)
+}

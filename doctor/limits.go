@@ -1,0 +1,65 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"syscall"
+
+	"github.com/mayfly-ca/mayfly/node"
+)
+
+// The defaults of limits.connections, and what the CA needs besides: files, logs, providers.
+const (
+	defaultConnections = 4096
+	otherDescriptors   = 256
+)
+
+// descriptors compares the limit of file descriptors with the connections that the CA accepts.
+func (e *exam) descriptors(context.Context) []Row {
+	const name = "file descriptors"
+	listeners := 0
+	for address := range map[string]bool{e.cfg.Listen.HTTP: true, e.cfg.Listen.GRPC: true} {
+		if address != "off" {
+			listeners++
+		}
+	}
+	connections := e.cfg.Limits.Connections
+	if connections == 0 {
+		connections = defaultConnections
+	}
+	want := listeners*connections + otherDescriptors
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return []Row{skipped(name, err.Error(), "")}
+	}
+	have := uint64(limit.Max) //nolint:unconvert // signed on some systems
+	if have < uint64(want) {  //nolint:gosec // small and positive
+		return []Row{problem(name, fmt.Sprintf("the limit is %d, and %d connections on each of %d listeners need %d", have,
+			connections, listeners, want), fmt.Sprintf("raise the limit (systemd: LimitNOFILE=%d), or write a smaller "+
+			"limits.connections", want))}
+	}
+	return []Row{ok(name, fmt.Sprintf("the limit is %d, and up to %d are needed", have, want))}
+}
+
+// leastMemory is less than a CA with the default limits needs under load.
+const leastMemory = 128 << 20
+
+func (e *exam) memory(context.Context) []Row {
+	const name = "memory"
+	limit := node.MemoryLimit()
+	switch {
+	case limit == 0:
+		return []Row{ok(name, "the control group has no limit")}
+	case limit < leastMemory:
+		return []Row{warning(name, fmt.Sprintf("the control group has %d MiB", limit>>20),
+			fmt.Sprintf("give the CA %d MiB or more; with less it accepts fewer connections", leastMemory>>20))}
+	}
+	return []Row{ok(name, fmt.Sprintf("the control group has %d MiB", limit>>20))}
+}
+
+// processors says how many processors the CA may use, by the machine and its control group.
+func (e *exam) processors(context.Context) []Row {
+	return []Row{ok("processors", fmt.Sprintf("%d can compute at once, by the machine and the "+
+		"control group", runtime.GOMAXPROCS(0)))}
+}
