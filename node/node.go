@@ -135,12 +135,14 @@ func newNode(o Options) *Node {
 
 // Run serves until ctx ends. It returns nil after an orderly stop. It is called once.
 func (n *Node) Run(ctx context.Context) (err error) {
+	began := time.Now()
 	defer func() {
+		total := []any{"uptime", time.Since(began), "requests", n.served()}
 		if err != nil {
-			n.log.Error("stopped", "cause", err.Error())
+			n.log.Error("stopped", append(total, "cause", err.Error())...)
 			return
 		}
-		n.log.Info("stopped")
+		n.log.Info("stopped", total...)
 	}()
 	defer n.listeners.Close()
 	defer func() { err = errors.Join(err, n.files.close()) }()
@@ -233,4 +235,12 @@ func (n *Node) publish(s *snapshot) error {
 		return s.config.Locate(err)
 	}
 	return n.options.Publish(material)
+}
+
+// served returns how many requests were answered.
+func (n *Node) served() int64 {
+	if n.server == nil {
+		return 0 // the start has failed
+	}
+	return n.server.Served()
 }

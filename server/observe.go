@@ -31,6 +31,7 @@ func observe[R any](ctx context.Context, s *Server, c call[R]) (out R, err error
 	start := time.Now()
 	s.running.Add(1)
 	defer s.running.Add(-1)
+	defer s.served.Add(1)
 	s.received(arrivalIn(ctx))
 	r := newRecord(ctx)
 	r.began = start

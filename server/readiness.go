@@ -324,7 +324,7 @@ const (
 func (s *Server) follow(ctx context.Context) {
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()
-	logged := "" // the last state that was logged
+	logged, since := "", s.began // the last state that was logged, and when
 	for {
 		s.followed.Store(time.Now().UnixNano())
 		select {
@@ -334,13 +334,13 @@ func (s *Server) follow(ctx context.Context) {
 		}
 		switch ready := s.ready(); {
 		case ready && logged != "ready":
-			logged = "ready"
-			s.log.Info("ready")
+			s.log.Info("ready", "after", time.Since(since))
+			logged, since = "ready", time.Now()
 			s.onReadiness("")
 		case !ready && logged != "not ready" && (logged != "" || time.Since(s.began) > startGrace):
 			if r := s.report(); !r.Ready {
-				logged = "not ready"
-				s.log.Warn("not ready", "cause", r.causes())
+				s.log.Warn("not ready", "cause", r.causes(), "after", time.Since(since))
+				logged, since = "not ready", time.Now()
 				s.onReadiness(r.causes())
 			}
 		}

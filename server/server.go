@@ -173,6 +173,7 @@ type Server struct {
 	handshakes    *handshakes
 	began         time.Time
 	running       atomic.Int64 // requests
+	served        atomic.Int64 // requests that were answered
 	followed      atomic.Int64 // when readiness was last evaluated, in Unix nanoseconds
 	onReadiness   func(cause string)
 	tracer        *tracing.Tracer
@@ -404,7 +405,7 @@ func (s *Server) Serve(ctx context.Context, l Listeners) error {
 	}
 	cancel()
 	watching.Wait()
-	s.log.Info("stopping", "drain_delay", s.limits.DrainDelay, "drain", s.limits.Drain)
+	s.log.Info("stopping", "cause", stopCause(ctx, err), "drain_delay", s.limits.DrainDelay, "drain", s.limits.Drain)
 	close(s.stopping)
 	if err == nil { // otherwise a listener has failed, and balancers notice that by themselves
 		err = s.awaitBalancers(failed, &running)
@@ -416,6 +417,17 @@ func (s *Server) Serve(ctx context.Context, l Listeners) error {
 	s.awaitRequests()
 	return err
 }
+
+// stopCause says why the server stops: the signal, or the listener that failed.
+func stopCause(ctx context.Context, err error) string {
+	if err != nil {
+		return err.Error()
+	}
+	return context.Cause(ctx).Error()
+}
+
+// Served returns how many requests were answered, apart from those that were refused before they were read.
+func (s *Server) Served() int64 { return s.served.Load() }
 
 // awaitBalancers serves for the drain delay, while readiness tells the balancers to send no more requests. It ends early
 // if a listener fails.

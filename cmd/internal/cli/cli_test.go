@@ -112,7 +112,8 @@ func TestLoggerFlags(t *testing.T) { //nolint:paralleltest // the logger of the 
 			"--log-format json",
 			`{"level":"INFO","msg":"done","took_seconds":1.5}|{"level":"WARN","msg":"late"}`, "",
 		},
-		"text": {"--log-format text", "level=INFO msg=done took=1.5s|level=WARN msg=late", ""},
+		"text":  {"--log-format text", "level=INFO msg=done took=1.5s|level=WARN msg=late", ""},
+		"short": {"--log-format short", "done took=1.5s|WARN late", ""},
 		"debug": {
 			"--log-level debug --log-format text",
 			"level=DEBUG msg=detail|level=INFO msg=done took=1.5s|level=WARN msg=late", "",
@@ -125,7 +126,7 @@ func TestLoggerFlags(t *testing.T) { //nolint:paralleltest // the logger of the 
 		"a level of slog that is no level here": {
 			"--log-level info+1", "", `mayfly: --log-level "info+1": write debug, info, warn or error`,
 		},
-		"a wrong format": {"--log-format xml", "", `mayfly: --log-format "xml": write text, json or auto`},
+		"a wrong format": {"--log-format xml", "", `mayfly: --log-format "xml": write short, text, json or auto`},
 	} {
 		t.Run(name, func(t *testing.T) { //nolint:paralleltest // as above
 			root := &cobra.Command{Use: "x"}

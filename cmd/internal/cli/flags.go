@@ -23,9 +23,9 @@ type Common struct {
 func (o *Common) Add(root *cobra.Command) {
 	root.PersistentFlags().StringVar(&o.LogLevel, "log-level", "info", "debug, info, warn or error")
 	root.PersistentFlags().StringVar(&o.logFormat, "log-format", "auto",
-		"text, json, or auto: text in a terminal, else json")
+		"short, text, json, or auto: short in a terminal, else json")
 	CompleteWords(root, "log-level", "debug", "info", "warn", "error")
-	CompleteWords(root, "log-format", "auto", "text", "json")
+	CompleteWords(root, "log-format", "auto", "short", "text", "json")
 }
 
 // NewLogger returns a logger that writes to w as the flags say.
@@ -48,7 +48,9 @@ func (o *Common) NewLogger(w io.Writer) (*slog.Logger, error) {
 	}}
 	var h slog.Handler
 	switch {
-	case o.logFormat == "text" || o.logFormat == "auto" && terminal.IsTerminal(w):
+	case o.logFormat == "short" || o.logFormat == "auto" && terminal.IsTerminal(w):
+		h = newShortHandler(w, level)
+	case o.logFormat == "text":
 		h = slog.NewTextHandler(w, opts)
 	case o.logFormat == "json" || o.logFormat == "auto":
 		if s, ok := w.(*terminal.Screen); ok && !terminal.IsTerminal(w) {
@@ -56,7 +58,7 @@ func (o *Common) NewLogger(w io.Writer) (*slog.Logger, error) {
 		}
 		h = slog.NewJSONHandler(w, inSeconds)
 	default:
-		return nil, Usage("--log-format %q: write text, json or auto", o.logFormat)
+		return nil, Usage("--log-format %q: write short, text, json or auto", o.logFormat)
 	}
 	klog.SetSlogLogger(slog.New(warnings{h})) // Tessera, the storage of the embedded log, logs with klog
 	return slog.New(h), nil
