@@ -132,6 +132,9 @@ type Listen struct {
 	// Profiling says whether to serve profiles (/debug/pprof/) also on an admin listener that is not on loopback,
 	// and for every Host header. Profiles show the internals of the process and slow it down. Default: false.
 	Profiling bool `yaml:"profiling"`
+	// FulcioMetrics says whether /metrics also has the metrics of Fulcio under their names, for existing dashboards.
+	// Default: false.
+	FulcioMetrics bool `yaml:"fulcio_metrics"`
 }
 
 // API says which versions of the API are served, and how. The current one always is.

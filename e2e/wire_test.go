@@ -8,11 +8,11 @@ import (
 	"github.com/mayfly-ca/mayfly/e2e/internal/lab"
 )
 
-// TestWireAsFulcio compares the answers of a released Fulcio with the golden file of the wire test, which contains the
-// differences. The wire test of cmd/mayfly does the comparison when it gets the path of the program.
+// TestWireAsFulcio compares the answers and the metrics of a released Fulcio with the golden files of the wire test,
+// which contain the differences. The tests of cmd/mayfly do the comparison when they get the path of the program.
 func TestWireAsFulcio(t *testing.T) {
 	t.Parallel()
-	cmd := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-run", "^TestWire$", "./cmd/mayfly")
+	cmd := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-run", "^(TestWire|TestFulcioMetrics)$", "./cmd/mayfly")
 	cmd.Dir = ".."
 	cmd.Env = append(os.Environ(), "MAYFLY_TEST_FULCIO="+lab.New(t).Look("fulcio"))
 	if out, err := cmd.CombinedOutput(); err != nil {

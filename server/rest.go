@@ -87,7 +87,11 @@ func (s *Server) rest(ct http.Handler) (http.Handler, error) {
 			"Mayfly-Config-Generation", "Mayfly-Config-Digest",
 		},
 	})
-	return s.bounded(allow.Handler(s.admitting(withLog(s.withLegacy(gateway), ct)))), nil
+	all := s.bounded(allow.Handler(s.admitting(withLog(s.withLegacy(gateway), ct))))
+	if s.fulcio != nil {
+		all = s.fulcio.counted(all)
+	}
+	return all, nil
 }
 
 // withLog puts the read path of the embedded log before the gateway.

@@ -145,6 +145,8 @@ type Options struct {
 	// Profiling allows profiles on the admin listener even if its address is not loopback.
 	Profiling bool
 	Tracer    *tracing.Tracer // nil: requests are not traced
+	// FulcioMetrics serves Fulcio's metrics, too, under their names.
+	FulcioMetrics bool
 }
 
 // Server serves the API over gRPC and REST.
@@ -177,6 +179,7 @@ type Server struct {
 	followed      atomic.Int64 // when readiness was last evaluated, in Unix nanoseconds
 	onReadiness   func(cause string)
 	tracer        *tracing.Tracer
+	fulcio        *fulcioMetrics // nil: not served
 	grpc          *grpc.Server
 	http          http.Handler
 	admin         http.Handler
@@ -207,6 +210,9 @@ func New(o Options) (*Server, error) {
 		stopping: make(chan struct{}), closing: make(chan struct{}), handshakes: newHandshakes(), admission: o.Admission,
 		proxies: o.Proxies, profiling: o.Profiling, tls: o.TLS,
 		proxyProtocol: o.ProxyProtocol, forwarded: o.Forwarded, began: o.Now(), tracer: o.Tracer,
+	}
+	if o.FulcioMetrics {
+		s.fulcio = newFulcioMetrics(s.metrics)
 	}
 	if s.onReadiness = o.OnReadiness; s.onReadiness == nil {
 		s.onReadiness = func(string) {}
@@ -276,7 +282,11 @@ func (s *Server) AdminHandler() http.Handler { return s.admin }
 
 // Collectors returns the metrics of the server.
 func (s *Server) Collectors() []prometheus.Collector {
-	return append(s.metrics.collectors(), readinessCollector{s}, boundsCollector{s})
+	all := append(s.metrics.collectors(), readinessCollector{s}, boundsCollector{s})
+	if s.fulcio != nil {
+		all = append(all, s.fulcio)
+	}
+	return all
 }
 
 // Listeners are where a server listens; a nil field means not at all. If HTTP and GRPC are the same listener, one port

@@ -145,7 +145,7 @@ func fulcioView(answer string) string {
 }
 
 // wireServer has the addresses of a server.
-type wireServer struct{ rest, grpc string }
+type wireServer struct{ rest, grpc, metrics string }
 
 // wire sends requests to one server.
 type wire struct {
@@ -455,7 +455,7 @@ func startFulcio(t *testing.T, set fulcioSetup) wireServer {
 		if err == nil {
 			_ = resp.Body.Close()
 			if resp.StatusCode == http.StatusOK {
-				return wireServer{rest: "http://" + rest, grpc: native}
+				return wireServer{rest: "http://" + rest, grpc: native, metrics: "http://" + metrics}
 			}
 		}
 		if time.Now().After(deadline) {

@@ -132,6 +132,7 @@ type Setup struct {
 	TLS      bool   // on the listeners of the API
 	Env      []string
 	LogLevel string // default: warn
+	Listen   string // further settings of listen, each after a comma
 }
 
 // Server is a running "mayfly serve".
@@ -204,7 +205,7 @@ func Serve(tb testing.TB, set Setup) *Server {
 	}
 	write("mayfly.yaml", fmt.Appendf(nil, "listen: {http: %q, grpc: %q, admin: %q%s}\n"+
 		"identity: {file: identity.yaml}\nca:\n  file: {chain: chain.pem, key: key.pem}\n%sct:\n%s%s",
-		s.HTTP, s.GRPC, s.Admin, secured, set.CA, logs, set.More))
+		s.HTTP, s.GRPC, s.Admin, secured+set.Listen, set.CA, logs, set.More))
 	s.env, s.level = append(os.Environ(), set.Env...), set.LogLevel
 	tb.Cleanup(func() {
 		_ = s.Cmd.Process.Signal(os.Interrupt)
