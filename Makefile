@@ -17,7 +17,7 @@ TEST_TIMEOUT := 20m
 RACE := $(shell command -v $$($(GO) env CC) >/dev/null 2>&1 && echo -race)
 
 .PHONY: help dev build hsm test race check lint generate check-generate breaking fuzz bench bench-save bench-reconcile pgo
-.PHONY: build-fips soak crash crowd mutants outdated e2e e2e-all e2e-keys e2e-shared clean
+.PHONY: build-fips soak crash crowd mutants outdated alerts e2e e2e-all e2e-keys e2e-shared clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -128,6 +128,9 @@ crowd: ## open CROWD idle, half-sent or flooding connections from one address wh
 
 bench-reconcile: ## measure time and peak memory of the audit of a log with a million entries
 	$(GO) test -run '^$$' -bench BenchmarkReconcile -benchtime 1x -timeout 60m -v ./cmd/mayfly
+
+alerts: ## check the rules of Prometheus, and run the unit tests of the alerts; needs promtool (of the package prometheus)
+	cd deploy/prometheus && promtool check config prometheus.yml && promtool check rules rules.yml alerts.yml && promtool test rules alerts_test.yml
 
 e2e: build ## run real clients, logs and services against the real binary
 	cd e2e && $(GO) run ./cmd/prepare && $(GO) test -count=1 -timeout 15m ./...

@@ -193,6 +193,7 @@ type IssuerInfo struct {
 	Wildcard                                                         bool
 	Audience, ChallengeClaim, SPIFFETrustDomain, Type, SubjectDomain string
 	SkipEmailVerification                                            bool
+	CountsUses                                                       bool // of tokens
 }
 
 // Issuers lists the entries: exact issuers sorted, then patterns sorted.
@@ -203,7 +204,7 @@ func (v *Verifier) Issuers() []IssuerInfo {
 		out = append(out, IssuerInfo{
 			URL: e.Key, Wildcard: e.Pattern, Audience: e.Audiences[0], ChallengeClaim: e.Mapper.ChallengeClaim(),
 			SPIFFETrustDomain: e.Config.SPIFFETrustDomain, Type: e.Config.Type, SubjectDomain: e.Config.SubjectDomain,
-			SkipEmailVerification: e.Config.SkipEmailVerification,
+			SkipEmailVerification: e.Config.SkipEmailVerification, CountsUses: e.Config.CountsUses(),
 		})
 	}
 	return out

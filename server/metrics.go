@@ -3,7 +3,9 @@ package server
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/mayfly-ca/mayfly/oidc"
 	"github.com/mayfly-ca/mayfly/server/admission"
+	"github.com/mayfly-ca/mayfly/server/uses"
 )
 
 // metrics are those of one server. Labels: method from the API, transport grpc or rest, code, reason and client from
@@ -65,6 +67,23 @@ func newMetrics(a *admission.Controller) *metrics {
 					"share of the processors.",
 			}, func() float64 { return float64(a.RefusalsWaiting()) }),
 		},
+	}
+}
+
+// begin makes the series of refusals, which are rare, before the first one: a series that begins with 1 does not
+// increase.
+func (m *metrics) begin(issuers *oidc.Verifier) {
+	m.limited.WithLabelValues(limitSource, "")
+	if issuers == nil {
+		return
+	}
+	for _, i := range issuers.Issuers() {
+		if !i.CountsUses {
+			continue
+		}
+		for _, r := range uses.Results() {
+			m.uses.WithLabelValues(i.URL, string(r))
+		}
 	}
 }
 

@@ -268,6 +268,7 @@ func (s *Server) SetCore(c *Core) {
 			own.mldsaChain = append(own.mldsaChain, pemOf(cert.Raw))
 		}
 	}
+	s.metrics.begin(c.Issuers)
 	s.state.Store(&state{core: &own})
 }
 

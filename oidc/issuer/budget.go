@@ -70,11 +70,14 @@ func (c EntryConfig) certificatesPerToken() int {
 	return c.CertificatesPerToken
 }
 
+// CountsUses reports whether the entry limits how often a token may be used.
+func (c EntryConfig) CountsUses() bool { return c.certificatesPerToken() > 0 }
+
 // CountsUses reports whether an entry limits how often a token may be used.
 func (c Config) CountsUses() bool {
 	for _, all := range []map[string]EntryConfig{c.Issuers, c.MetaIssuers} {
 		for _, e := range all {
-			if e.certificatesPerToken() > 0 {
+			if e.CountsUses() {
 				return true
 			}
 		}

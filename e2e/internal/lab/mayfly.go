@@ -80,6 +80,7 @@ type ServeOptions struct {
 	OnePort  bool   // gRPC on the address of REST
 	Listen   string // further settings of listen, indented by two spaces
 	More     string // further settings
+	Unready  bool   // do not wait until it is ready, because it never will be
 }
 
 // Serve starts "mayfly serve" with a configuration file and waits until it is ready.
@@ -105,6 +106,10 @@ ca:
 		o.More))
 	l.Run(Command{Name: "mayfly", Args: []string{"config", "check", "--config", file}})
 	m.Dir = l.Path(o.Name)
+	if o.Unready {
+		m.Spawned(l)
+		return m
+	}
 	m.ServeAgain(l)
 	return m
 }

@@ -32,6 +32,20 @@ func (l *Lab) PKI() PKI {
 // PKIFor makes a CA whose issuing key is elsewhere: there is no key file.
 func (l *Lab) PKIFor(public crypto.PublicKey) PKI {
 	l.Helper()
+	return l.pkiUntil("pki", public, time.Now().Add(365*24*time.Hour))
+}
+
+// PKIUntil is a CA whose chain ends at a time.
+func (l *Lab) PKIUntil(end time.Time) PKI {
+	l.Helper()
+	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(l)
+	p := l.pkiUntil("pki-until", key.Public(), end)
+	p.KeyFile = l.Write("pki-until/key.pem", encode("PRIVATE KEY", must(x509.MarshalPKCS8PrivateKey(key))(l)))
+	return p
+}
+
+func (l *Lab) pkiUntil(folder string, public crypto.PublicKey, end time.Time) PKI {
+	l.Helper()
 	rootKey := must(ecdsa.GenerateKey(elliptic.P384(), rand.Reader))(l)
 	now := time.Now()
 	template := &x509.Certificate{
@@ -43,7 +57,7 @@ func (l *Lab) PKIFor(public crypto.PublicKey) PKI {
 		rootKey.Public(), rootKey))(l)))(l)
 	template = &x509.Certificate{
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{Organization: []string{"e2e"}, CommonName: "e2e intermediate"},
-		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(365 * 24 * time.Hour),
+		NotBefore: now.Add(-time.Hour), NotAfter: end,
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
 		BasicConstraintsValid: true, IsCA: true, MaxPathLenZero: true,
@@ -52,8 +66,8 @@ func (l *Lab) PKIFor(public crypto.PublicKey) PKI {
 		public, rootKey))(l)))(l)
 	chain := encode("CERTIFICATE", issuing.Raw) + encode("CERTIFICATE", root.Raw)
 	return PKI{
-		ChainFile: l.Write("pki/chain.pem", chain),
-		RootFile:  l.Write("pki/root.pem", encode("CERTIFICATE", root.Raw)),
+		ChainFile: l.Write(folder+"/chain.pem", chain),
+		RootFile:  l.Write(folder+"/root.pem", encode("CERTIFICATE", root.Raw)),
 		Chain:     []*x509.Certificate{issuing, root},
 	}
 }
