@@ -166,10 +166,11 @@ func TestRunbooks(t *testing.T) {
 	}
 }
 
-// The commands of the runbooks exist.
+// The commands of the runbooks exist, and so do their flags.
 func TestRunbookCommands(t *testing.T) {
 	t.Parallel()
-	command := regexp.MustCompile("`mayfly ([a-z]+(?: [a-z]+)*)")
+	command := regexp.MustCompile("`mayfly ([a-z]+(?: [a-z]+)*)([^`]*)`")
+	flag := regexp.MustCompile(`--[a-z0-9-]+`)
 	defined := map[string]bool{}
 	for _, f := range parseAll(t) {
 		if f.pkg != "cmd/mayfly" || f.test() {
@@ -182,6 +183,9 @@ func TestRunbookCommands(t *testing.T) {
 		for _, m := range regexp.MustCompile(`Use:\s+"([a-z]+)`).FindAllStringSubmatch(string(data), -1) {
 			defined[m[1]] = true
 		}
+		for _, m := range regexp.MustCompile(`Var\([^"]*"([a-z0-9-]+)"`).FindAllStringSubmatch(string(data), -1) {
+			defined["--"+m[1]] = true
+		}
 	}
 	names, err := filepath.Glob("docs/runbooks/*.md")
 	if err != nil {
@@ -189,9 +193,9 @@ func TestRunbookCommands(t *testing.T) {
 	}
 	for _, name := range names {
 		for _, m := range command.FindAllStringSubmatch(readDoc(t, name), -1) {
-			for _, word := range strings.Fields(m[1]) {
+			for _, word := range append(strings.Fields(m[1]), flag.FindAllString(m[2], -1)...) {
 				if !defined[word] {
-					t.Errorf("%s: mayfly %s is no command", name, m[1])
+					t.Errorf("%s: mayfly %s %s: there is no %s", name, m[1], m[2], word)
 				}
 			}
 		}
