@@ -504,10 +504,12 @@ func TestRudeClients(t *testing.T) {
 		send   []byte
 		answer string // of the last frame; "": none
 	}{
-		"sign before hello": {frame(t, wire.Request{Op: wire.OpSign}), wire.KindMalformed},
-		"another version":   {frame(t, wire.Request{Op: wire.OpHello, Versions: []int{9}}), wire.KindVersion},
-		"oversize":          {append(bytes.Clone(hello), 0xff, 0xff, 0xff, 0xff), ""},
-		"nonsense":          {append(bytes.Clone(hello), frame(t, []byte("{{{{"))...), ""},
+		"sign before hello": {frame(t, wire.Request{
+			Op: wire.OpSign, Key: "k", Scheme: "ecdsa", Hash: "sha256", Data: make([]byte, 32),
+		}), wire.KindMalformed},
+		"another version": {frame(t, wire.Request{Op: wire.OpHello, Versions: []int{9}}), wire.KindVersion},
+		"oversize":        {append(bytes.Clone(hello), 0xff, 0xff, 0xff, 0xff), ""},
+		"nonsense":        {append(bytes.Clone(hello), frame(t, []byte("{{{{"))...), ""},
 		"a digest of 3 bytes": {
 			append(bytes.Clone(hello),
 				frame(t, wire.Request{Op: wire.OpSign, Scheme: "ecdsa", Hash: "sha256", Data: []byte("abc")})...),
