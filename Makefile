@@ -17,7 +17,7 @@ TEST_TIMEOUT := 20m
 RACE := $(shell command -v $$($(GO) env CC) >/dev/null 2>&1 && echo -race)
 
 .PHONY: help dev build hsm test race check lint generate check-generate breaking fuzz bench bench-save bench-reconcile pgo
-.PHONY: build-fips soak crash crowd mutants outdated alerts e2e e2e-all e2e-keys e2e-shared clean
+.PHONY: build-fips soak crash crowd mutants outdated alerts e2e e2e-all e2e-keys e2e-shared replicas clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -142,6 +142,10 @@ e2e-shared: ## count in real Valkey servers: single, sentinels, cluster; killed,
 	python3 -m venv e2e/.cache/valkey && e2e/.cache/valkey/bin/pip install --quiet --requirement e2e/clients/valkey/requirements.txt
 	MAYFLY_VALKEY=$$(find $$PWD/e2e/.cache/valkey -name valkey-server -type f | head -1) \
 		$(GO) test $(NOPGO) -count=1 -timeout 10m -run TestValkey -v ./server/shared | grep -v '^=== '
+
+REPLICAS ?= 10m
+replicas: build ## load three servers, a balancer, two logs and a store for REPLICAS, while each part fails in turn
+	cd e2e && $(GO) run ./cmd/prepare && MAYFLY_REPLICAS=$(REPLICAS) $(GO) test -count=1 -timeout 60m -run TestReplicas -v .
 
 openapi-clients: ## run clients generated from /openapi.json (Python, TypeScript) against the real binary; needs python3 and npm
 	cd e2e && $(GO) test -count=1 -timeout 20m -tags openapi -run TestOpenAPIClients ./...

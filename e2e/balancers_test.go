@@ -41,13 +41,9 @@ const (
 // newSite starts the servers. Their listeners have further settings, indented by two spaces.
 func newSite(l *lab.Lab, mode int, listen string) *site {
 	l.Helper()
-	s := &site{Lab: l, issuer: l.Issuer(nil), url: "https://" + l.Address(), roots: x509.NewCertPool()}
-	certificate, key := serverPair(l.TB, "ca.example.com")
-	s.certificate, s.key = l.Write("tls/tls.crt", certificate), l.Write("tls/tls.key", key)
-	s.both = l.Write("tls/both.pem", certificate+key)
-	s.roots.AppendCertsFromPEM([]byte(certificate))
+	s := emptySite(l)
 	if mode == onePortTLS {
-		listen += fmt.Sprintf("  tls: {certificate: %s, key: %s}\n", s.certificate, s.key)
+		listen += s.listenTLS()
 	}
 	pki := l.PKI()
 	for i := range 3 {
@@ -58,6 +54,22 @@ func newSite(l *lab.Lab, mode int, listen string) *site {
 		}))
 	}
 	return s
+}
+
+// emptySite is a site without servers.
+func emptySite(l *lab.Lab) *site {
+	l.Helper()
+	s := &site{Lab: l, issuer: l.Issuer(nil), url: "https://" + l.Address(), roots: x509.NewCertPool()}
+	certificate, key := serverPair(l.TB, "ca.example.com")
+	s.certificate, s.key = l.Write("tls/tls.crt", certificate), l.Write("tls/tls.key", key)
+	s.both = l.Write("tls/both.pem", certificate+key)
+	s.roots.AppendCertsFromPEM([]byte(certificate))
+	return s
+}
+
+// listenTLS is the setting of listen for the TLS certificate of the site.
+func (s *site) listenTLS() string {
+	return fmt.Sprintf("  tls: {certificate: %s, key: %s}\n", s.certificate, s.key)
 }
 
 // bare returns HOST:PORT of a URL.
