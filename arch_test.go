@@ -64,7 +64,9 @@ var layers = map[string][]string{
 	"reconcile/webhook": {},                                     // delivers findings
 
 	// examines a configuration: it composes the checks of the other packages
-	"doctor": {"ca", "canary", "config", "fault", "node", "server/servertls", "status"},
+	"doctor": {
+		"ca", "canary", "config", "fault", "node", "server/servertls", "server/shared", "server/uses", "status",
+	},
 	"status": {"canary", "fault", "server"}, // asks a running CA; the pages are values of these packages
 	// the path of a request up to the SCTs, at intervals
 	"canary": {"ca", "fault", "journal", "oidc", "pop", "tbs"},

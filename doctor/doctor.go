@@ -111,6 +111,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 		{"logs", e.logs},
 		{"journal", e.journal},
 		{"state_dir", e.stateDir},
+		{"shared store", e.sharedStore},
 		{"trust material", e.trustMaterial},
 		{"ports", e.ports},
 		{"file descriptors", e.descriptors},
@@ -212,6 +213,7 @@ var areas = []struct{ prefix, row string }{
 	{"meta-issuers", "issuers"},
 	{"ci-issuer-metadata", "issuers"},
 	{"publish", "trust material"},
+	{"shared", "shared store"},
 	{"state_dir", "state_dir"},
 }
 

@@ -21,6 +21,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alicebob/miniredis/v2"
+
 	"github.com/mayfly-ca/mayfly/canary"
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/doctor"
@@ -183,7 +185,8 @@ func TestHealthy(t *testing.T) {
 			}
 		}
 	}
-	check("before the first start", "running CA", "whole path")
+	check("before the first start", "running CA", "whole path", "shared store")
+	l.text += fmt.Sprintf("shared: {valkey: {addresses: [%q]}}\n", miniredis.RunT(t).Addr())
 	l.options.Trial = true
 	check("before the first start", "running CA")
 	check("after a trial", "running CA")
@@ -337,6 +340,17 @@ var brokenSetups = []struct {
 	{name: "the TLS certificate has another name", do: func(l *lab) {
 		l.text += "publish: {url: \"https://ca.example.com\"}\n"
 	}, row: "TLS", state: doctor.Warning, cause: "not for ca.example.com"},
+	{name: "the shared store does not answer", do: func(l *lab) {
+		l.text += fmt.Sprintf("shared: {valkey: {addresses: [%q]}}\n", process.FreeAddress(l.t))
+	}, row: "shared store", cause: "refused", fix: "check shared.valkey"},
+	{name: "the shared store wants a password", do: func(l *lab) {
+		store := miniredis.RunT(l.t)
+		store.RequireAuth("secret")
+		l.text += fmt.Sprintf("shared: {valkey: {addresses: [%q]}}\n", store.Addr())
+	}, row: "shared store", cause: "NOAUTH"},
+	{name: "the password of the shared store is missing", do: func(l *lab) {
+		l.text += "shared: {valkey: {addresses: [\"127.0.0.1:1\"], password: {env: MAYFLY_DOCTOR_TEST_UNSET}}}\n"
+	}, row: "shared store", cause: "MAYFLY_DOCTOR_TEST_UNSET"},
 	{name: "the CA that runs is not ready", do: func(l *lab) {
 		l.admin(server.Report{Dependencies: map[string]server.Dependency{"ct": {Cause: "too few logs"}}}, nil)
 	}, row: "running CA", cause: "ct: too few logs"},

@@ -3,6 +3,7 @@ package doctor
 import (
 	"context"
 	"fmt"
+	"math"
 	"runtime"
 	"syscall"
 
@@ -29,17 +30,28 @@ func (e *exam) descriptors(context.Context) []Row {
 		connections = defaultConnections
 	}
 	want := listeners*connections + otherDescriptors
+	var out []Row
+	tooFew := func(who string, have int) {
+		if have < want {
+			out = append(out, problem(name, fmt.Sprintf("the limit of %s is %d, and %d connections on each of %d listeners "+
+				"need %d", who, have, connections, listeners, want), fmt.Sprintf("raise the limit (systemd: LimitNOFILE=%d), or "+
+				"write a smaller limits.connections", want)))
+		}
+	}
+	for _, r := range e.running { // another process than this one, with a limit of its own
+		if d := r.Limits.Descriptors; d != nil {
+			tooFew(r.URL, d.Limit)
+		}
+	}
+	if len(e.running) > 0 {
+		return otherwise(out, name, fmt.Sprintf("the running CA may have the %d that it needs", want))
+	}
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return []Row{skipped(name, err.Error(), "")}
 	}
-	have := uint64(limit.Max) //nolint:unconvert // signed on some systems
-	if have < uint64(want) {  //nolint:gosec // small and positive
-		return []Row{problem(name, fmt.Sprintf("the limit is %d, and %d connections on each of %d listeners need %d", have,
-			connections, listeners, want), fmt.Sprintf("raise the limit (systemd: LimitNOFILE=%d), or write a smaller "+
-			"limits.connections", want))}
-	}
-	return []Row{ok(name, fmt.Sprintf("the limit is %d, and up to %d are needed", have, want))}
+	tooFew("this process", int(min(uint64(limit.Max), math.MaxInt32))) //nolint:gosec,unconvert // signed on some systems
+	return otherwise(out, name, fmt.Sprintf("this process may have the %d that are needed", want))
 }
 
 // leastMemory is less than a CA with the default limits needs under load.

@@ -10,10 +10,13 @@ import (
 
 	"github.com/mayfly-ca/mayfly/canary"
 	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/human"
 	"github.com/mayfly-ca/mayfly/internal/listen"
 	"github.com/mayfly-ca/mayfly/internal/version"
 	"github.com/mayfly-ca/mayfly/node"
+	"github.com/mayfly-ca/mayfly/server/shared"
+	"github.com/mayfly-ca/mayfly/server/uses"
 	"github.com/mayfly-ca/mayfly/status"
 )
 
@@ -172,6 +175,38 @@ func (e *exam) logs(ctx context.Context) []Row {
 		}
 	}
 	return append(rows, clockRow("logs", clocks))
+}
+
+// sharedStore connects to the store that servers share, as a CA does.
+func (e *exam) sharedStore(ctx context.Context) []Row {
+	const name = "shared store"
+	if e.cfg.Shared == nil {
+		return []Row{skipped(name, "is not configured: each server counts uses of tokens and rates alone", "")}
+	}
+	rows := slices.Clone(e.files[name])
+	if slices.ContainsFunc(rows, func(r Row) bool { return r.State == Problem }) {
+		return rows
+	}
+	local, err := uses.Open(uses.Options{})
+	if err != nil {
+		return append(rows, problem(name, err.Error(), ""))
+	}
+	s, err := shared.Open(*e.cfg.Shared, shared.Options{Local: local})
+	if err != nil {
+		found := problems{}
+		found.addError(e.cfg.Locate(fault.Under(err, "shared")))
+		return append(rows, found[name]...)
+	}
+	defer s.Close()
+	s.Start(ctx)
+	cause, warn := s.Health()
+	if cause != "" {
+		rows = append(rows, problem(name, cause, "check shared.valkey, its server and the way to it"))
+	}
+	if warn != "" {
+		rows = append(rows, warning(name, warn, "docs/operations.md"))
+	}
+	return otherwise(rows, name, "answers, and keeps what is written")
 }
 
 // mostOffset is how far a clock may differ from this machine's.

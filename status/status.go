@@ -92,6 +92,7 @@ type Certificates struct {
 // Limits are how much of the limits is in use.
 type Limits struct {
 	Connections map[string]Used `json:"connections"` // by listener
+	Descriptors *Used           `json:"file_descriptors,omitempty"`
 	Running     int             `json:"requests_running"`
 	Waiting     int             `json:"requests_waiting"` // for a processor
 }
@@ -284,6 +285,9 @@ func (r *Report) metrics(data []byte, now time.Time) error {
 			set(&u, count(v))
 			r.Limits.Connections[l["listener"]] = u
 		})
+	}
+	if most := m.sum("process_max_fds"); most > 0 {
+		r.Limits.Descriptors = &Used{Now: m.sum("process_open_fds"), Limit: most}
 	}
 	r.Limits.Running, r.Limits.Waiting = m.sum("mayfly_server_requests_running"), m.sum("mayfly_server_requests_waiting")
 	return nil

@@ -163,6 +163,9 @@ func printStatus(w io.Writer, r *status.Report) error {
 		u := r.Limits.Connections[name]
 		t.Add("connections", fmt.Sprintf("%s: %d of %d", terminal.Printable(name), u.Now, u.Limit))
 	}
+	if d := r.Limits.Descriptors; d != nil {
+		t.Add("descriptors", fmt.Sprintf("%d of %d files", d.Now, d.Limit))
+	}
 	t.Add("requests", fmt.Sprintf("%d running, %d waiting for a processor", r.Limits.Running, r.Limits.Waiting))
 	if err := t.Write(w, st); err != nil {
 		return err
