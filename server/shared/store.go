@@ -20,6 +20,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/rate"
+	"github.com/mayfly-ca/mayfly/internal/span"
 	"github.com/mayfly-ca/mayfly/server/uses"
 )
 
@@ -266,7 +267,7 @@ var (
 // call makes one call, within the limits. It makes none while the breaker is open.
 func (s *Store) call(ctx context.Context, operation string, f func(context.Context, valkey.Client) error) error {
 	if err := s.breaker.open(); err != nil {
-		s.metrics.seconds.WithLabelValues(operation, "not made").Observe(0)
+		s.metrics.seconds.WithLabelValues(operation, resultNotMade).Observe(0)
 		return err
 	}
 	return s.try(ctx, operation, f)
@@ -275,6 +276,8 @@ func (s *Store) call(ctx context.Context, operation string, f func(context.Conte
 // try is call without the breaker, for a probe.
 func (s *Store) try(ctx context.Context, operation string, f func(context.Context, valkey.Client) error) error {
 	began := time.Now()
+	ctx, step := span.Call(ctx, "store call")
+	step.Set(span.Operation, operation)
 	limited, cancel := context.WithTimeoutCause(ctx, s.config.timeout(), errLate)
 	defer cancel()
 	err := s.limited(limited, f)
@@ -282,17 +285,27 @@ func (s *Store) try(ctx context.Context, operation string, f func(context.Contex
 		err = context.Cause(limited)
 	}
 	if err != nil && ctx.Err() != nil { // says nothing about the store
+		step.EndCall(resultCanceled, false)
 		return context.Cause(ctx)
 	}
-	result := "success"
+	result := resultSuccess
 	if err != nil {
-		result = "failure"
+		result = resultFailure
 		err = fmt.Errorf("the shared store: %s", brief(err))
 	}
-	s.metrics.seconds.WithLabelValues(operation, result).Observe(time.Since(began).Seconds())
+	step.Observe(s.metrics.seconds.WithLabelValues(operation, result), time.Since(began).Seconds())
+	step.EndCall(result, err != nil)
 	s.told(err)
 	return err
 }
+
+// The results of a call, in metrics and spans.
+const (
+	resultSuccess  = "success"
+	resultFailure  = "failure"
+	resultCanceled = "canceled" // in spans only
+	resultNotMade  = "not_made" // the breaker is open
+)
 
 func (s *Store) limited(ctx context.Context, f func(context.Context, valkey.Client) error) error {
 	s.mu.Lock()

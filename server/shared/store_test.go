@@ -22,6 +22,7 @@ import (
 	"github.com/mayfly-ca/mayfly/server/shared"
 	"github.com/mayfly-ca/mayfly/server/uses"
 	"github.com/mayfly-ca/mayfly/testkit/logbuf"
+	"github.com/mayfly-ca/mayfly/testkit/spans"
 )
 
 // token is a use of a new token that was issued now, seen from a store that was new a few seconds ago.
@@ -302,6 +303,30 @@ func TestTake(t *testing.T) {
 	}
 	if wait, _ := b.Take(t.Context(), r, "identity", "i", "alice"); wait == 0 {
 		t.Error("more than the rate")
+	}
+}
+
+// Each call of a sampled request is a span with its operation and its result.
+func TestCallSpans(t *testing.T) {
+	t.Parallel()
+	m := miniredis.RunT(t)
+	c := connect(t, small(m.Addr()))
+	ctx, recorder := spans.Request(t)
+	if _, err := c.Spend(ctx, token(1)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Take(ctx, rate.Config{Rate: 1, Burst: 1}, "x"); err != nil {
+		t.Fatal(err)
+	}
+	m.SetError("ERR canary")
+	if _, err := c.Spend(ctx, token(1)); err == nil {
+		t.Fatal("counted")
+	}
+	want := "store call mayfly.operation=spend mayfly.result=success\n" +
+		"store call mayfly.operation=take mayfly.result=success\n" +
+		"store call mayfly.operation=spend mayfly.result=failure failed\n"
+	if got := recorder.Tree(); got != want {
+		t.Errorf("%s\nwant %s", got, want)
 	}
 }
 
