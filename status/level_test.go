@@ -63,14 +63,18 @@ func TestLevel(t *testing.T) {
 		},
 		"half of the budget": {
 			[]string{metricsPage(1, map[string]int{"none": 1999, "log": 1}, 1990)},
-			1999, 0, map[string]int{"log": 1}, 0.9995, 0.5, 0.995, true,
+			1999, 0,
+			map[string]int{"log": 1},
+			0.9995, 0.5, 0.995, true,
 		},
 		"two servers": {
 			[]string{
 				metricsPage(1, map[string]int{"none": 1000}, 1000),
 				metricsPage(2, map[string]int{"none": 900, "us": 60, "log": 40}, 900),
 			},
-			1900, 0, map[string]int{"log": 40, "us": 60}, 0.95, -49, 0.95, false,
+			1900, 0,
+			map[string]int{"log": 40, "us": 60},
+			0.95, -49, 0.95, false,
 		},
 		"slow": {
 			[]string{metricsPage(1, map[string]int{"none": 1000}, 989)},

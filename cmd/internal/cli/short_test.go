@@ -48,11 +48,13 @@ func TestShortRequests(t *testing.T) {
 			"TOKEN_EXPIRED CreateSigningCertificate https://idp.example - 12.3ms ABC: since 3s", "33",
 		},
 		"a failure": {
-			slog.LevelError, map[string]any{"code": "Internal", "reason": "INTERNAL", "entry": "", "san": ""},
+			slog.LevelError,
+			map[string]any{"code": "Internal", "reason": "INTERNAL", "entry": "", "san": ""},
 			"INTERNAL CreateSigningCertificate - - 12.3ms ABC", "31",
 		},
 		"text from outside": {
-			slog.LevelInfo, map[string]any{
+			slog.LevelInfo,
+			map[string]any{
 				"san": "a\x1b[31m\nOK b\u202e", "entry": "\x1b]0;x\x07", "reason": "CLAIM_INVALID", "cause": "x\r\ny",
 			},
 			`CLAIM_INVALID CreateSigningCertificate \x1b]0;x\x07 a\x1b[31m\x0aOK b\u202e 12.3ms ABC: x\x0d\x0ay`, "33",
@@ -125,8 +127,11 @@ func FuzzShort(f *testing.F) {
 	f.Add("a\x1b[31m", "b\nc", "request")
 	f.Fuzz(func(t *testing.T, key, value, message string) {
 		var out bytes.Buffer
-		log := slog.New(newShortHandler(&out, slog.LevelInfo))
-		log.WithGroup(key).Info(message, key, value, "san", value, "cause", value)
+		r := slog.NewRecord(time.Now(), slog.LevelInfo, message, 0)
+		r.Add(key, value, "san", value, "cause", value)
+		if err := newShortHandler(&out, slog.LevelInfo).WithGroup(key).Handle(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
 		text := out.String()
 		if strings.Count(text, "\n") != 1 || !strings.HasSuffix(text, "\n") ||
 			strings.ContainsFunc(strings.TrimSuffix(text, "\n"), func(r rune) bool { return r < 0x20 || r == 0x7f }) {
