@@ -136,10 +136,11 @@ func (s *Store) Spend(ctx context.Context, u uses.Use) (uses.Result, error) {
 		return uses.Unknown, u.Unknown(u.Before(r.born))
 	}
 	s.o.Local.Remember(u)
-	if u.Before(r.born) != nil {
-		return uses.Uncounted, nil
+	result := uses.Counted
+	if u.Before(r.born) != nil { // earlier uses are not known
+		result = uses.Uncounted
 	}
-	return uses.Counted, nil
+	return result, nil
 }
 
 // spend counts a use in the store, and waits for replicas.
