@@ -43,7 +43,7 @@ func TestLeakedTokenAtThreeServers(t *testing.T) {
 			Issuers: budget(strict, "certificates-per-token: 4") +
 				budget(lenient, "single-use: true, budget-unavailable: issue"),
 			More: "limits: {identity: {rate: 0.001, burst: 30}}\n" +
-				"shared: {valkey: {addresses: [\"" + store.Addr() + "\"], timeout: 2s}}\n",
+				"shared: {valkey: {addresses: [\"" + store.Addr() + "\"], timeout: 5s}}\n",
 		}))
 	}
 	requests := process.Requests(t, strict)

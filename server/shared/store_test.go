@@ -113,8 +113,22 @@ func TestRace(t *testing.T) {
 	m := miniredis.RunT(t)
 	clients := []*client{connect(t, small(m.Addr())), connect(t, small(m.Addr())), connect(t, small(m.Addr()))}
 	for _, most := range []int{1, 5} {
-		if counted, replayed := race(clients, token(most), 1000); counted != most || replayed != 1000-most {
-			t.Errorf("at most %d: %d counted, %d replayed", most, counted, replayed)
+		// On a busy machine calls can take longer than the timeout; then none may be counted too often, and another
+		// token is tried.
+		for attempt := 1; ; attempt++ {
+			counted, replayed := race(clients, token(most), 1000)
+			if counted > most {
+				t.Fatalf("at most %d: %d counted", most, counted)
+			}
+			if counted == most && replayed == 1000-most {
+				break
+			}
+			if counted+replayed == 1000 || attempt == 10 {
+				t.Fatalf("at most %d: %d counted, %d replayed", most, counted, replayed)
+			}
+			for _, c := range clients {
+				eventually(t, "the store answers", func() bool { cause, _ := c.Health(); return cause == "" })
+			}
 		}
 	}
 }
