@@ -168,7 +168,11 @@ func TestFollowed(t *testing.T) {
 	c := otlp.New(t)
 	tracer := open(t, c, 0, func(o *tracing.Config) { o.Parent = "follow" })
 	const valid = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-	for _, state := range [][]string{{"a=1", "b=2"}, {"a=" + strings.Repeat("x", 1000)}, {"=,=;\x00"}, nil} {
+	var long []string // valid, apart from the length of all
+	for i := range 20 {
+		long = append(long, fmt.Sprintf("k%d=%s", i, strings.Repeat("x", 40)))
+	}
+	for _, state := range [][]string{{"a=1", "b=2"}, long, {"=,=;\x00"}, nil} {
 		request(tracer, tracing.Request{Traceparent: []string{valid}, Tracestate: state})
 	}
 	must(t, tracer.Close())
