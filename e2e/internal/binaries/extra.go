@@ -34,6 +34,7 @@ func Extra() []Tool {
 			Name: "spire-agent", Module: "tools/spire", Package: "github.com/spiffe/spire/cmd/spire-agent",
 			Version: "v1.13.3",
 		},
+		{Name: "otelcol", Module: "tools/otelcol", Package: ".", Version: "v0.165.0"},
 		{Name: "minivault", Module: "tools/minivault", Package: ".", Version: "v1.21.0"},
 		{Name: "pebble", Package: "github.com/letsencrypt/pebble/v2/cmd/pebble", Version: "v2.10.3"},
 		{
