@@ -1,5 +1,5 @@
-// Otelcol is an OpenTelemetry collector for the end-to-end tests, made of the released components: OTLP in, a text of each
-// span out.
+// Otelcol is an OpenTelemetry collector for the end-to-end tests, made of the released components: OTLP in, a text of
+// each span out.
 package main
 
 import (
