@@ -71,7 +71,7 @@ func TestTokenBudget(t *testing.T) {
 	for n := range 16 {
 		wg.Go(func() {
 			for range 10 {
-				ok := false
+				var ok bool
 				if text := texts[n%2]; n%4 < 2 {
 					a := w.rest(http.MethodPost, "/api/v2/signingCert", w.body(text))
 					ok = a.code == http.StatusOK
