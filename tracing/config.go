@@ -2,14 +2,11 @@ package tracing
 
 import (
 	"errors"
-	"net/url"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/mayfly-ca/mayfly/fault"
-	"github.com/mayfly-ca/mayfly/internal/hostname"
-	"github.com/mayfly-ca/mayfly/internal/secret"
+	"github.com/mayfly-ca/mayfly/internal/otlp"
 )
 
 // Config says which requests are traced, and where their spans are sent.
@@ -26,15 +23,7 @@ type Config struct {
 
 // OTLPConfig is an OpenTelemetry collector (OTLP/HTTP with protobuf).
 type OTLPConfig struct {
-	// URL is the base address, to which /v1/traces is appended.
-	URL string `yaml:"url"`
-	// Headers are sent with each request, by name; their values are secrets.
-	Headers map[string]*secret.Source `yaml:"headers"`
-	// CACert is the path of PEM certificates that the collector's TLS certificate must chain to, in place of the
-	// system's.
-	CACert string `yaml:"ca_cert" path:"read"`
-	// Insecure allows plain http to a host that is not loopback.
-	Insecure bool `yaml:"insecure"`
+	otlp.Collector `yaml:",inline"`
 	// Timeout bounds one request to the collector: 100ms to 1m. Default: 10s.
 	Timeout time.Duration `yaml:"timeout"`
 }
@@ -74,31 +63,7 @@ func (c *Config) Check() error {
 }
 
 func (c *OTLPConfig) check() error {
-	var errs []error
-	u, err := url.Parse(c.URL)
-	switch {
-	case c.URL == "":
-		errs = append(errs, fault.BadSetting("is missing",
-			"write the base address of the collector, for example https://collector.example.com:4318", "url"))
-	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" ||
-		u.Scheme != "https" && u.Scheme != "http":
-		errs = append(errs, fault.BadSetting(strconv.Quote(c.URL)+" is not a base address", "write https://HOST:PORT",
-			"url"))
-	case u.Scheme == "http" && !c.Insecure && !hostname.IsLoopback(u.Hostname()):
-		errs = append(errs, fault.BadSetting("spans would be sent over a network unencrypted",
-			"use https, or set insecure: true", "url"))
-	}
-	for name, value := range c.Headers {
-		if strings.Trim(strings.ToLower(name), "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" || name == "" {
-			errs = append(errs, fault.BadSetting(strconv.Quote(name)+" is not the name of a header",
-				"write letters, digits and -", "headers", name))
-		}
-		if value == nil {
-			errs = append(errs, fault.BadSetting("the header has no value", "write {env: NAME} or {file: PATH}",
-				"headers", name))
-		}
-		errs = append(errs, fault.Under(value.Check(), "headers", name))
-	}
+	errs := []error{c.Check("spans")}
 	if c.Timeout != 0 && (c.Timeout < minTimeout || c.Timeout > maxTimeout) {
 		errs = append(errs, fault.BadSetting(c.Timeout.String()+" is out of range", "write 100ms to 1m, or remove it",
 			"timeout"))

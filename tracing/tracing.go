@@ -9,7 +9,6 @@
 package tracing
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -29,7 +28,6 @@ import (
 
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/httpclient"
-	"github.com/mayfly-ca/mayfly/internal/pemfile"
 	"github.com/mayfly-ca/mayfly/internal/span"
 )
 
@@ -124,25 +122,14 @@ func (c *Config) Inspect() error {
 
 // exporter returns the client of the collector. Every option is set, so that no environment variable decides.
 func (c *OTLPConfig) exporter() (sdk.SpanExporter, error) {
-	headers := map[string]string{}
-	for name, value := range c.Headers {
-		text, err := value.Read()
-		if err != nil {
-			return nil, fault.Under(err, "headers", name)
-		}
-		if bytes.ContainsAny(text, "\r\n\x00") {
-			return nil, fault.BadSetting("the value contains a line end", "write one line", "headers", name)
-		}
-		headers[name] = string(text)
-	}
-	roots, err := pemfile.LoadPool(c.CACert, "ca_cert")
+	headers, roots, err := c.Read()
 	if err != nil {
 		return nil, err
 	}
 	timeout := c.timeout()
 	return otlptracehttp.New(context.Background(),
 		otlptracehttp.WithTLSClientConfig(nil), // the client has its own
-		otlptracehttp.WithEndpointURL(strings.TrimSuffix(c.URL, "/")+"/v1/traces"),
+		otlptracehttp.WithEndpointURL(c.Endpoint("/v1/traces")),
 		otlptracehttp.WithHeaders(headers),
 		otlptracehttp.WithTimeout(timeout),
 		otlptracehttp.WithCompression(otlptracehttp.GzipCompression),

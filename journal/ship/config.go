@@ -10,7 +10,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/hostname"
-	"github.com/mayfly-ca/mayfly/internal/secret"
+	"github.com/mayfly-ca/mayfly/internal/otlp"
 )
 
 // Config names the receivers of a journal's records.
@@ -39,15 +39,7 @@ type SyslogConfig struct {
 
 // OTLPConfig is an OpenTelemetry collector (OTLP/HTTP with JSON).
 type OTLPConfig struct {
-	// URL is the base address, to which /v1/logs is appended.
-	URL string `yaml:"url"`
-	// Headers are sent with each request, by name; their values are secrets.
-	Headers map[string]*secret.Source `yaml:"headers"`
-	// CACert is the path of PEM certificates that the collector's TLS certificate must chain to, in place of the
-	// system's.
-	CACert string `yaml:"ca_cert" path:"read"`
-	// Insecure allows plain http to a host that is not loopback.
-	Insecure bool `yaml:"insecure"`
+	otlp.Collector `yaml:",inline"`
 }
 
 // kinds returns the receivers that are configured, one row for each kind.
@@ -133,31 +125,4 @@ func (c *SyslogConfig) facility() string {
 	return c.Facility
 }
 
-func (c *OTLPConfig) check(bool) error {
-	var errs []error
-	u, err := url.Parse(c.URL)
-	switch {
-	case c.URL == "":
-		errs = append(errs, fault.BadSetting("is missing",
-			"write the base address of the collector, for example https://collector.example.com:4318", "url"))
-	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" ||
-		u.Scheme != "https" && u.Scheme != "http":
-		errs = append(errs, fault.BadSetting(strconv.Quote(c.URL)+" is not a base address",
-			"write https://HOST:PORT", "url"))
-	case u.Scheme == "http" && !c.Insecure && !hostname.IsLoopback(u.Hostname()):
-		errs = append(errs, fault.BadSetting("records would be sent over a network unencrypted",
-			"use https, or set insecure: true", "url"))
-	}
-	for name, value := range c.Headers {
-		if strings.Trim(strings.ToLower(name), "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" || name == "" {
-			errs = append(errs, fault.BadSetting(strconv.Quote(name)+" is not the name of a header",
-				"write letters, digits and -", "headers", name))
-		}
-		if value == nil {
-			errs = append(errs, fault.BadSetting("the header has no value",
-				"write {env: NAME} or {file: PATH}", "headers", name))
-		}
-		errs = append(errs, fault.Under(value.Check(), "headers", name))
-	}
-	return errors.Join(errs...)
-}
+func (c *OTLPConfig) check(bool) error { return c.Check("records") }

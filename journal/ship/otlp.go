@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	collector "go.opentelemetry.io/proto/otlp/collector/logs/v1"
@@ -17,10 +16,8 @@ import (
 	resource "go.opentelemetry.io/proto/otlp/resource/v1"
 	"google.golang.org/protobuf/encoding/protojson"
 
-	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/bounded"
 	"github.com/mayfly-ca/mayfly/internal/httpclient"
-	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
 
 const maxOTLPAnswer = 64 << 10 // bytes
@@ -38,21 +35,11 @@ type otlpReceiver struct {
 }
 
 func (c *OTLPConfig) open(io.Writer) (receiver, error) {
-	s := &otlpReceiver{url: strings.TrimSuffix(c.URL, "/") + "/v1/logs", headers: map[string]string{}}
-	for name, value := range c.Headers {
-		text, err := value.Read()
-		if err != nil {
-			return nil, fault.Under(err, "headers", name)
-		}
-		if bytes.ContainsAny(text, "\r\n\x00") {
-			return nil, fault.BadSetting("the value contains a line end", "write one line", "headers", name)
-		}
-		s.headers[name] = string(text)
-	}
-	roots, err := pemfile.LoadPool(c.CACert, "ca_cert")
+	headers, roots, err := c.Read()
 	if err != nil {
 		return nil, err
 	}
+	s := &otlpReceiver{url: c.Endpoint("/v1/logs"), headers: headers}
 	s.client = httpclient.New(httpclient.Options{
 		Timeout: sendTimeout, Roots: roots, IdleConns: 1,
 		IdleTimeout: time.Minute,
