@@ -65,9 +65,9 @@ type failedRenewal struct {
 // checkPrecertIssuer returns an error if a precertificate signing certificate below the issuing one is impossible.
 //
 // A path length of 0 in the issuing certificate is no reason. By RFC 5280 §6.1.4 (m), no CA certificate may be below
-// it, so that no verifier of code signatures accepts what the key of the precertificate signing certificate could issue.
-// Logs do not look at path lengths: certificate-transparency-go and what is derived from it (TesseraCT, Sunlight)
-// disable this check for the sake of precertificate signing certificates.
+// it, so that no verifier of code signatures accepts what the key of the precertificate signing certificate could
+// issue. Logs do not look at path lengths: certificate-transparency-go and what is derived from it (TesseraCT,
+// Sunlight) disable this check for the sake of precertificate signing certificates.
 func checkPrecertIssuer(issuing *x509.Certificate) error {
 	const setting = "precert_issuer"
 	if len(issuing.SubjectKeyId) == 0 {

@@ -199,5 +199,6 @@ func (c *Canary) Warning() string {
 	if c.failed < warnAfter {
 		return ""
 	}
-	return fmt.Sprintf("%d runs in a row failed, the last one in the stage %s: %s", c.failed, c.last.Stage, c.last.Cause)
+	return fmt.Sprintf("%d runs in a row failed, the last one in the stage %s: %s", c.failed,
+		c.last.Stage, c.last.Cause)
 }

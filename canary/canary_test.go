@@ -286,7 +286,10 @@ func TestFailures(t *testing.T) {
 				t.Errorf("%+v", r)
 			}
 			text := gathered(t, l.canary)
-			for _, want := range []string{"mayfly_canary_failures_total{" + c.stage + "} 1", "mayfly_canary_runs_total{failure} 1"} {
+			for _, want := range []string{
+				"mayfly_canary_failures_total{" + c.stage + "} 1",
+				"mayfly_canary_runs_total{failure} 1",
+			} {
 				if !strings.Contains(text, want) {
 					t.Errorf("no %s in\n%s", want, text)
 				}
@@ -388,7 +391,8 @@ func TestPage(t *testing.T) {
 		}
 	}
 	l.target = &canary.Target{}
-	if w := do(http.MethodPost); w.Code != http.StatusNotFound || !strings.Contains(w.Body.String(), "canary: {interval: 1m}") {
+	if w := do(http.MethodPost); w.Code != http.StatusNotFound ||
+		!strings.Contains(w.Body.String(), "canary: {interval: 1m}") {
 		t.Errorf("status %d, %s", w.Code, w.Body)
 	}
 	if l.log.Calls() != 1 {

@@ -152,7 +152,8 @@ func (l Listen) Secured() iter.Seq2[string, *servertls.Config] {
 	}
 }
 
-// AdminURL returns the URL of the admin listener, as this machine reaches it; "" if there is none whose address is known.
+// AdminURL returns the URL of the admin listener, as this machine reaches it; "" if there is none whose address is
+// known.
 func (l Listen) AdminURL() string {
 	host, port, err := net.SplitHostPort(l.Admin)
 	if err != nil || l.Admin == Off || strings.HasPrefix(l.Admin, SystemdPrefix) || port == "0" {

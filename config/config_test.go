@@ -132,7 +132,8 @@ func TestRefuses(t *testing.T) {
 			identity + caFile + embedded + "canary:\n  interval: 1s\n", issuers, "mayfly.yaml:8:13", "10s to 24h",
 		},
 		"canary without a log": {
-			identity + caFile + "ct: {none: {reason: x}}\ncanary: {}\n", issuers, "mayfly.yaml:", "needs a transparency log",
+			identity + caFile + "ct: {none: {reason: x}}\ncanary: {}\n", issuers, "mayfly.yaml:",
+			"needs a transparency log",
 		},
 		"two backends": {
 			identity + "ca:\n  ephemeral: {}\n  file: {chain: chain.pem, key: key.pem}\n" + embedded,

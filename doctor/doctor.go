@@ -3,8 +3,8 @@
 //
 // The checks are those of other packages, which also run at the start of the CA and by "config check"; this package
 // composes them, runs them at the same time, bounds each in time, and puts each cause into the row to which it belongs.
-// A check that could not be made, because of another row, is skipped and says so. Nothing is changed, except that a file
-// is written to each directory of the CA and removed again, and that the whole path is tried if that is asked for.
+// A check that could not be made, because of another row, is skipped and says so. Nothing is changed, except that a
+// file is written to each directory of the CA and removed again, and that the whole path is tried if that is asked for.
 package doctor
 
 import (
@@ -86,7 +86,8 @@ type check struct {
 	run  func(context.Context) []Row
 }
 
-// Run examines a configuration. A configuration that cannot be loaded is its error, with the messages of "config check".
+// Run examines a configuration. A configuration that cannot be loaded is its error, with the messages of "config
+// check".
 func Run(ctx context.Context, o Options) (*Report, error) {
 	if o.Timeout == 0 {
 		o.Timeout = defaultTimeout
@@ -149,7 +150,8 @@ func (e *exam) bounded(ctx context.Context, c check, timeout time.Duration) []Ro
 	go func() {
 		defer func() {
 			if p := recover(); p != nil {
-				done <- []Row{problem(c.name, fmt.Sprintf("the check panicked: %v", p), "report this as a defect of mayfly")}
+				done <- []Row{problem(c.name, fmt.Sprintf("the check panicked: %v", p),
+					"report this as a defect of mayfly")}
 			}
 		}()
 		done <- c.run(ctx)

@@ -110,8 +110,9 @@ func (l *lab) certificate(name string, end time.Time) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	l.must(err)
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: end,
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore:   time.Now().Add(-time.Hour), NotAfter: end,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	l.must(err)
@@ -172,7 +173,8 @@ func TestHealthy(t *testing.T) {
 					want = doctor.Skipped
 				}
 			}
-			if row.State != want && !(row.Check == "log embedded" && when == "before the first start") || row.Cause == "" {
+			if row.State != want && !(row.Check == "log embedded" && when == "before the first start") ||
+				row.Cause == "" {
 				t.Errorf("%s: %+v", when, row)
 			}
 		}
@@ -251,7 +253,10 @@ var brokenSetups = []struct {
 	{name: "every user can write to the directory of the journal", do: func(l *lab) {
 		l.must(os.Chmod(filepath.Join(l.dir, "audit"), 0o703))
 	}, row: "permissions", cause: "audit (mode 0703)", fix: "chmod o-w"},
-	{name: "the log hangs", do: func(l *lab) { l.log.SetFault(ct.Hang) }, row: "log lab", cause: "roots cannot be read"},
+	{
+		name: "the log hangs", do: func(l *lab) { l.log.SetFault(ct.Hang) }, row: "log lab",
+		cause: "roots cannot be read",
+	},
 	{name: "the log does not know the root", do: func(l *lab) {
 		other := ct.New(l.t, ct.Options{Roots: []*x509.Certificate{pki.New(pki.Options{}).Root}})
 		l.write("ct.pem", other.PublicKeyPEM())
@@ -281,12 +286,18 @@ var brokenSetups = []struct {
 	{name: "the provider answers 404", do: func(l *lab) {
 		l.issuer(httptestServer(l.t, http.NotFoundHandler()))
 	}, row: "issuer ", cause: "404"},
-	{name: "the provider answers 500", do: func(l *lab) { l.provider.SetFault(idp.Error500) }, row: "issuer ", cause: "500"},
+	{
+		name: "the provider answers 500", do: func(l *lab) { l.provider.SetFault(idp.Error500) },
+		row: "issuer ", cause: "500",
+	},
 	{
 		name: "the provider is another one", do: func(l *lab) { l.provider.SetFault(idp.WrongIssuer) }, row: "issuer ",
 		cause: "https://other.example.com",
 	},
-	{name: "the provider has no keys", do: func(l *lab) { l.provider.SetFault(idp.NoKeys) }, row: "issuer ", cause: "key"},
+	{
+		name: "the provider has no keys", do: func(l *lab) { l.provider.SetFault(idp.NoKeys) },
+		row: "issuer ", cause: "key",
+	},
 	{name: "the provider hangs", do: func(l *lab) {
 		l.provider.SetFault(idp.Hang)
 		l.options.Timeout = 2 * time.Second
@@ -314,7 +325,8 @@ var brokenSetups = []struct {
 		l.must(os.WriteFile(path, bytes.Join(lines[:2], nil), 0o600))
 	}, row: "journal", cause: "records are missing"},
 	{
-		name: "another process has the journal", do: func(l *lab) { l.lock("audit/journal.jsonl.lock") }, row: "journal",
+		name: "another process has the journal",
+		do:   func(l *lab) { l.lock("audit/journal.jsonl.lock") }, row: "journal",
 		cause: "locked by another process", fix: "stop the process",
 	},
 	{name: "another process has the embedded log", do: func(l *lab) {
@@ -431,7 +443,8 @@ func TestBrokenSetups(t *testing.T) {
 			for _, row := range r.Rows {
 				mine := row.Check == c.row || strings.HasSuffix(c.row, " ") && strings.HasPrefix(row.Check, c.row)
 				switch {
-				case mine && row.State == c.state && strings.Contains(row.Cause, c.cause) && strings.Contains(row.Fix, c.fix):
+				case mine && row.State == c.state && strings.Contains(row.Cause, c.cause) &&
+					strings.Contains(row.Fix, c.fix):
 					found = true
 				case row.State == doctor.OK, row.State == doctor.Skipped:
 				case strings.Contains(" "+strings.Join(c.also, "\n")+"\n", row.Check+"\n"):

@@ -87,9 +87,10 @@ func (e *exam) permissions(context.Context) []Row {
 		st, err = os.Stat(e.directories()[0])
 	}
 	if uid, known := owner.Of(st); err == nil && known && uid != os.Geteuid() {
-		out = append(out, warning(name, fmt.Sprintf("doctor runs as the user %d, and the files of the CA belong to the "+
-			"user %d: what this user may read and write says little about the CA", os.Geteuid(), uid),
-			"run doctor as the user that the CA runs as"))
+		out = append(out,
+			warning(name, fmt.Sprintf("doctor runs as the user %d, and the files of the CA belong to the "+
+				"user %d: what this user may read and write says little about the CA", os.Geteuid(), uid),
+				"run doctor as the user that the CA runs as"))
 	}
 	return otherwise(out, name, fmt.Sprintf("no other user can change the files; user %d", os.Geteuid()))
 }
@@ -125,8 +126,9 @@ func (e *exam) keyAndChain(context.Context) []Row {
 }
 
 func (e *exam) trustMaterial(context.Context) []Row {
-	return e.of("trust material", "what is published has the chain and the logs of the CA, as far as the configuration "+
-		"names it")
+	return e.of("trust material",
+		"what is published has the chain and the logs of the CA, as far as the configuration "+
+			"names it")
 }
 
 // tls checks the certificates of the listeners.
@@ -167,12 +169,14 @@ func (e *exam) tlsCertificate(key, file string) (out []Row) {
 	}
 	if left := time.Until(leaf.NotAfter); left < ca.WarnBefore(leaf.NotAfter.Sub(leaf.NotBefore)) {
 		out = append(out, warning(name, fmt.Sprintf("listen.%s: the certificate ends at %s, in %s", key,
-			leaf.NotAfter.UTC().Format(time.RFC3339), human.Duration(left.Truncate(time.Second))), "renew the certificate"))
+			leaf.NotAfter.UTC().Format(time.RFC3339), human.Duration(left.Truncate(time.Second))),
+			"renew the certificate"))
 	}
 	if u, err := url.Parse(e.cfg.Publish.URL); key == "tls" && err == nil && u.Scheme == "https" &&
 		leaf.VerifyHostname(u.Hostname()) != nil {
-		out = append(out, warning(name, fmt.Sprintf("listen.tls: the certificate is not for %s, the host of publish.url",
-			u.Hostname()), "obtain a certificate with this name, unless a proxy in front has it"))
+		out = append(out,
+			warning(name, fmt.Sprintf("listen.tls: the certificate is not for %s, the host of publish.url",
+				u.Hostname()), "obtain a certificate with this name, unless a proxy in front has it"))
 	}
 	return out
 }

@@ -33,9 +33,11 @@ func (e *exam) descriptors(context.Context) []Row {
 	var out []Row
 	tooFew := func(who string, have int) {
 		if have < want {
-			out = append(out, problem(name, fmt.Sprintf("the limit of %s is %d, and %d connections on each of %d listeners "+
-				"need %d", who, have, connections, listeners, want), fmt.Sprintf("raise the limit (systemd: LimitNOFILE=%d), or "+
-				"write a smaller limits.connections", want)))
+			out = append(out,
+				problem(name, fmt.Sprintf("the limit of %s is %d, and %d connections on each of %d listeners "+
+					"need %d", who, have, connections, listeners, want),
+					fmt.Sprintf("raise the limit (systemd: LimitNOFILE=%d), or "+
+						"write a smaller limits.connections", want)))
 		}
 	}
 	for _, r := range e.running { // another process than this one, with a limit of its own

@@ -39,7 +39,8 @@ func (e *exam) ask(ctx context.Context) {
 		case err == nil:
 			e.running = append(e.running, r)
 		case given:
-			e.silent = append(e.silent, problem("running CA", err.Error(), "start the CA, or write the address of listen.admin"))
+			e.silent = append(e.silent, problem("running CA", err.Error(),
+				"start the CA, or write the address of listen.admin"))
 		}
 	}
 }
@@ -71,7 +72,8 @@ func (e *exam) version(context.Context) []Row {
 	for _, r := range e.running {
 		if r.Build != nil && (r.Build.Version != mine.Version || r.Build.Commit != mine.Commit) {
 			out = append(out, warning(name, fmt.Sprintf("%s runs %s %s, and this is %s %s", r.URL, r.Build.Version,
-				r.Build.Commit, mine.Version, mine.Commit), "restart the CA if it was upgraded, or use its own program"))
+				r.Build.Commit, mine.Version, mine.Commit),
+				"restart the CA if it was upgraded, or use its own program"))
 		}
 	}
 	return otherwise(out, name, strings.TrimSpace(mine.Version+" "+mine.GoVersion))
@@ -235,8 +237,11 @@ func clockRow(from string, clocks []node.Clock) Row {
 	if len(out) < len(clocks) { // others agree: it is theirs
 		state = Warning
 	}
-	return Row{clockCheck, state, strings.Join(out, "; "), "compare both with a time server, and correct the clock that " +
-		"is wrong (chronyd or systemd-timesyncd on this machine)"}
+	return Row{
+		clockCheck, state, strings.Join(out, "; "),
+		"compare both with a time server, and correct the clock that " +
+			"is wrong (chronyd or systemd-timesyncd on this machine)",
+	}
 }
 
 // clockLast makes one row of the rows about clocks, the last one. A log whose clock differs has a row of its own.
@@ -278,8 +283,9 @@ func (e *exam) wholePath(ctx context.Context, rows []Row) []Row {
 	}
 	switch {
 	case !e.Trial:
-		return []Row{skipped(name, "no CA runs", "write --trial to try it in this process: one entry in the logs, and the "+
-			"records of a start in the journal")}
+		return []Row{skipped(name, "no CA runs",
+			"write --trial to try it in this process: one entry in the logs, and the "+
+				"records of a start in the journal")}
 	case len(e.Admins) > 0:
 		return []Row{skipped(name, "the CA that was named does not answer", "")}
 	case slices.ContainsFunc(rows, func(r Row) bool { return r.State == Problem }):
@@ -320,7 +326,8 @@ func (e *exam) runningPath(ctx context.Context) (out []Row) {
 func pathRow(run *canary.Run) Row {
 	const name = "whole path"
 	if run.OK {
-		return ok(name, fmt.Sprintf("token to %s in %.3f s; no certificate was made", human.Count(run.SCTs, "SCT"), run.Seconds))
+		return ok(name, fmt.Sprintf("token to %s in %.3f s; no certificate was made",
+			human.Count(run.SCTs, "SCT"), run.Seconds))
 	}
 	return problem(name, fmt.Sprintf("the stage %s failed: %s", run.Stage, run.Cause), map[string]string{
 		"log":     "see the rows of the logs",

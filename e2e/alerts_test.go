@@ -110,7 +110,8 @@ func (p *prometheus) awaited(names ...string) {
 	p.Helper()
 	p.Eventually("alerts", func(context.Context) error {
 		raised := p.alerts()
-		if left := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return slices.Contains(raised, n) }); len(left) > 0 {
+		if left := slices.DeleteFunc(slices.Clone(names),
+			func(n string) bool { return slices.Contains(raised, n) }); len(left) > 0 {
 			return fmt.Errorf("not raised: %v; raised: %v", left, raised)
 		}
 		return nil
@@ -160,9 +161,9 @@ var unbroken = map[string]string{
 	"MayflyTUFExpires":        "it needs a TUF repository that is not renewed",
 }
 
-// TestAlerts has a real Prometheus scrape three servers and evaluate the rules. It brings about the causes of the alerts
-// and waits until each is raised. Prometheus also evaluates each expression of the dashboard, and has every series that
-// rules and dashboard name.
+// TestAlerts has a real Prometheus scrape three servers and evaluate the rules. It brings about the causes of the
+// alerts and waits until each is raised. Prometheus also evaluates each expression of the dashboard, and has every
+// series that rules and dashboard name.
 func TestAlerts(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)
@@ -179,11 +180,13 @@ func TestAlerts(t *testing.T) {
 	nowhere := l.Address()
 	broken := l.Serve(lab.ServeOptions{
 		Name: "broken", PKI: l.PKIUntil(time.Now().Add(10 * 24 * time.Hour)), Unready: true,
-		Identity: lab.EmailIssuer(issuer.URL) + strings.TrimPrefix(lab.EmailIssuer("http://"+nowhere), "oidc-issuers:\n"),
+		Identity: lab.EmailIssuer(issuer.URL) + strings.TrimPrefix(lab.EmailIssuer("http://"+nowhere),
+			"oidc-issuers:\n"),
 		CT: fmt.Sprintf("  logs:\n    - {name: gone, url: \"http://%s\", public_key: %s, not_after: %q}\n", nowhere,
 			l.LogKey("gone").Public, time.Now().Add(5*24*time.Hour).Format(time.RFC3339)),
-		Listen: fmt.Sprintf("  tls: {certificate: %s, key: %s}\n", l.Write("tls.pem", certificate), l.Write("tls.key", key)),
-		More:   fmt.Sprintf("canary: {interval: 10s}\nshared: {valkey: {addresses: [%q]}}\n", nowhere),
+		Listen: fmt.Sprintf("  tls: {certificate: %s, key: %s}\n", l.Write("tls.pem", certificate),
+			l.Write("tls.key", key)),
+		More: fmt.Sprintf("canary: {interval: 10s}\nshared: {valkey: {addresses: [%q]}}\n", nowhere),
 	})
 	p := newPrometheus(l, works, broken)
 	p.Eventually("the servers are scraped", func(ctx context.Context) error {
@@ -196,7 +199,8 @@ func TestAlerts(t *testing.T) {
 	// A server that works raises none of these.
 	time.Sleep(3 * time.Second)
 	p.quiet("MayflyTokenReplayed", "MayflyLimitRefusals", "MayflyConnectionsFull", "MayflySourceFloods",
-		"MayflyReloadFailed", "MayflyJournalFailing", "MayflyAuditFinding", "MayflyDown", "MayflyPanic", "MayflyRefusalSpike",
+		"MayflyReloadFailed", "MayflyJournalFailing", "MayflyAuditFinding", "MayflyDown", "MayflyPanic",
+		"MayflyRefusalSpike",
 		"MayflyUnlogged", "MayflyConnectionsFull", "MayflyCheckpointOld", "MayflyHandshakesRefused", "MayflySlow")
 	raised := []string{
 		"MayflyTLSExpires", "MayflyChainExpires", "MayflyLogExpires", "MayflyNotReady", "MayflyDependencyDown",
@@ -291,7 +295,8 @@ func TestAlerts(t *testing.T) {
 	works.ServeAgain(l)
 	raise("MayflyUnlogged")
 
-	for _, m := range regexp.MustCompile(`alert: (\w+)`).FindAllStringSubmatch(l.Read("../deploy/prometheus/alerts.yml"), -1) {
+	for _, m := range regexp.MustCompile(`alert: (\w+)`).FindAllStringSubmatch(l.Read("../deploy/prometheus/alerts.yml"),
+		-1) {
 		if reason := unbroken[m[1]]; slices.Contains(raised, m[1]) == (reason != "") {
 			t.Errorf("%s is raised here, or has a reason why not: %q", m[1], reason)
 		}

@@ -105,7 +105,8 @@ func newReplicas(l *lab.Lab) *replicas {
 	for _, name := range []string{"log-a", "log-b"} {
 		r.logs = append(r.logs, l.TesseraCTIn(lab.LogPlace{Name: name, Roots: pki.RootFile}))
 	}
-	identity := fmt.Sprintf("%s  %[2]s: {issuer-url: %[2]s, client-id: sigstore, type: email, certificates-per-token: %d}\n",
+	identity := fmt.Sprintf("%s  %[2]s: {issuer-url: %[2]s, client-id: sigstore, type: email, "+
+		"certificates-per-token: %d}\n",
 		lab.EmailIssuer(r.issuer.URL), r.limited.URL, budget)
 	for i := range 3 {
 		ct, toLogs := "  policy: {min_scts: 1}\n  logs:\n", []*lab.Link(nil)
@@ -243,7 +244,10 @@ func (r *replicas) signed(certificate []byte, attempts int, took time.Duration) 
 
 func (r *replicas) failed(err error) {
 	text := err.Error()
-	for _, word := range []string{"EOF", "cannot retry", "reset", "refused", "Timeout", "deadline", "502", "503", "504", "429"} {
+	for _, word := range []string{
+		"EOF", "cannot retry", "reset", "refused", "Timeout", "deadline", "502",
+		"503", "504", "429",
+	} {
 		if strings.Contains(text, word) {
 			text = word
 			break
@@ -255,7 +259,9 @@ func (r *replicas) failed(err error) {
 }
 
 // attempt sends one request. wait is how long to wait before the next one; negative if it would fail again.
-func (r *replicas) attempt(client *http.Client, h2 bool, token, who string) (certificate []byte, wait time.Duration, err error) {
+func (r *replicas) attempt(client *http.Client, h2 bool, token, who string) (certificate []byte,
+	wait time.Duration, err error,
+) {
 	if h2 {
 		text, err := lab.RequestOverGRPC(r.Context(), client, r.url, token, who)
 		if err != nil {

@@ -78,7 +78,8 @@ func (t *traffic) failures() (n int) {
 }
 
 func (t *traffic) String() string {
-	return fmt.Sprintf("%v answered at once, %d attempts failed, %d requests lost; %s", t.answered, t.failures(), t.lost,
+	return fmt.Sprintf("%v answered at once, %d attempts failed, %d requests lost; %s", t.answered,
+		t.failures(), t.lost,
 		strings.Join(slices.Sorted(maps.Keys(t.failed)), "; "))
 }
 

@@ -12,7 +12,8 @@ import (
 // which contain the differences. The tests of cmd/mayfly do the comparison when they get the path of the program.
 func TestWireAsFulcio(t *testing.T) {
 	t.Parallel()
-	cmd := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-run", "^(TestWire|TestFulcioMetrics)$", "./cmd/mayfly")
+	cmd := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-run",
+		"^(TestWire|TestFulcioMetrics)$", "./cmd/mayfly")
 	cmd.Dir = ".."
 	cmd.Env = append(os.Environ(), "MAYFLY_TEST_FULCIO="+lab.New(t).Look("fulcio"))
 	if out, err := cmd.CombinedOutput(); err != nil {

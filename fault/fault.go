@@ -1,8 +1,8 @@
 // Package fault has the typed errors of this module: whose fault a failure is, and what a client may learn about it.
 //
 // Every failure that may reach a client is an [Error] with a [Reason] from the closed table in reason_table.go. The
-// reason determines the kind (and with it the gRPC code and the HTTP status), the party whose fault it is, and the message
-// for the client.
+// reason determines the kind (and with it the gRPC code and the HTTP status), the party whose fault it is, and the
+// message for the client.
 //
 // Two rules keep causes private. Err MUST only be logged; no part of it may reach a client. No error type of this
 // module may have a GRPCStatus method, because grpc-go would send the text of a wrapped one to the client.

@@ -8,7 +8,8 @@ type Party string
 
 // The closed set of parties.
 const (
-	PartyCaller   Party = "caller"   // the token, the key, the request, or a limit that the operator has set for callers
+	// the token, the key, the request, or a limit that the operator has set for callers
+	PartyCaller   Party = "caller"
 	PartyProvider Party = "provider" // the identity provider that issued the token
 	PartyLog      Party = "log"      // the transparency logs
 	PartySigner   Party = "signer"   // the service or the device that has the CA's key

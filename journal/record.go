@@ -80,8 +80,8 @@ type Record struct {
 	Reason      string `json:"reason,omitempty"`      // of package fault; of an alarm: its kind
 	SCTs        []SCT  `json:"scts,omitempty"`        // in the certificate; of a canary: for the precertificate
 	Certificate string `json:"certificate,omitempty"` // SHA-256 of its DER
-	// the certificate itself, base64 of its DER, and the digest of the token and the key that it was requested with. Only
-	// with api.idempotent_retry.
+	// the certificate itself, base64 of its DER, and the digest of the token and the key that it was requested with.
+	// Only with api.idempotent_retry.
 	DER        string `json:"der,omitempty"`
 	Retry      string `json:"retry,omitempty"`
 	Signatures int    `json:"signatures,omitempty"` // by the CA key, for this request; see Stop and Reload

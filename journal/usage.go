@@ -28,9 +28,10 @@ type Usage struct {
 	Repository string `json:"repository,omitempty"` // or its digest; only by repository
 	Issued     int    `json:"issued"`               // certificates
 	Repeated   int    `json:"repeated"`             // requests that got a certificate again
-	Denied     int    `json:"denied"`               // requests after the verification of the token, and those only counted
-	Failed     int    `json:"failed"`               // requests that ended after a signature without a certificate
-	Signatures int    `json:"signatures"`           // by the CA key
+	// requests after the verification of the token, and those only counted
+	Denied     int `json:"denied"`
+	Failed     int `json:"failed"`     // requests that ended after a signature without a certificate
+	Signatures int `json:"signatures"` // by the CA key
 	// Peak is the highest number of certificates in one minute of the clock.
 	Peak  int       `json:"peak_per_minute"`
 	First time.Time `json:"first"`

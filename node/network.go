@@ -88,7 +88,8 @@ func (n *Node) newServer(registry *prometheus.Registry, tiles *embeddedHandler) 
 			Drain: n.options.Drain, DrainDelay: cfg.Listen.DrainDelay, Age: cfg.Listen.MaxConnectionAge,
 			Connections: cfg.Limits.Connections, PerSource: cfg.Limits.ConnectionsPerSource,
 		},
-		FulcioMetrics: cfg.Listen.FulcioMetrics, Tracer: n.tracer, Admission: n.admission, Proxies: cfg.Listen.Proxies(), Profiling: cfg.Listen.Profiling, TLS: n.tls,
+		FulcioMetrics: cfg.Listen.FulcioMetrics, Tracer: n.tracer, Admission: n.admission,
+		Proxies: cfg.Listen.Proxies(), Profiling: cfg.Listen.Profiling, TLS: n.tls,
 		OnReadiness: n.tellReadiness, ProxyProtocol: cfg.Listen.ProxyProtocol, Forwarded: cfg.Listen.StandardHeader(),
 	})
 	if err != nil {

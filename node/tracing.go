@@ -9,8 +9,8 @@ import (
 	"github.com/mayfly-ca/mayfly/tracing"
 )
 
-// openTracer starts the export of traces, if the configuration has a collector. Lines of the log about a request that is
-// traced then have its trace_id.
+// openTracer starts the export of traces, if the configuration has a collector. Lines of the log about a request that
+// is traced then have its trace_id.
 func (n *Node) openTracer() (err error) {
 	n.tracer, err = tracing.Open(n.started.Tracing, tracing.Options{Version: version.Read().Version, Logger: n.log})
 	if err != nil {

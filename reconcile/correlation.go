@@ -230,7 +230,8 @@ func (c *correlation) addJournalSCTs(j *journalState, r *journal.Record, n uint3
 	}
 }
 
-// addJournalSCT adds an SCT of a released certificate or of a canary. It returns what is wrong with the SCT; empty if nothing is.
+// addJournalSCT adds an SCT of a released certificate or of a canary. It returns what is wrong with the SCT; empty if
+// nothing is.
 func (c *correlation) addJournalSCT(n uint32, sct *journal.SCT) (problem string) {
 	log, ok := c.logByID[sct.Log]
 	if !ok {

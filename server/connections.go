@@ -189,7 +189,8 @@ func (c *connections) admit(raw net.Conn) *conn {
 	return one
 }
 
-// jittered returns d plus or minus up to a tenth, so that connections that were opened together are not closed together.
+// jittered returns d plus or minus up to a tenth, so that connections that were opened together are not closed
+// together.
 func jittered(d time.Duration) time.Duration {
 	return d - d/10 + rand.N(d/5+1) //nolint:gosec // jitter, no secret
 }

@@ -53,9 +53,10 @@ func (m *fulcioMetrics) counted(next http.Handler) http.Handler {
 
 var (
 	// It is untyped: a counter whose name does not end in _total gets that end in the format OpenMetrics.
-	fulcioCertsDesc    = prometheus.NewDesc("fulcio_new_certs", "The total number of certificates generated", nil, nil)
-	grpcLabels         = []string{"grpc_type", "grpc_service", "grpc_method"}
-	fulcioStartedDesc  = prometheus.NewDesc("grpc_server_started_total", "Total number of RPCs started on the server.", grpcLabels, nil)
+	fulcioCertsDesc   = prometheus.NewDesc("fulcio_new_certs", "The total number of certificates generated", nil, nil)
+	grpcLabels        = []string{"grpc_type", "grpc_service", "grpc_method"}
+	fulcioStartedDesc = prometheus.NewDesc("grpc_server_started_total",
+		"Total number of RPCs started on the server.", grpcLabels, nil)
 	fulcioReceivedDesc = prometheus.NewDesc("grpc_server_msg_received_total",
 		"Total number of RPC stream messages received on the server.", grpcLabels, nil)
 	fulcioSentDesc = prometheus.NewDesc("grpc_server_msg_sent_total",

@@ -76,8 +76,8 @@ func limited(f *fault.Error) bool {
 	return errors.Is(f, errIdentityLimit) || errors.As(f, &byRate)
 }
 
-// finishLimited counts a request that was refused by a limit on its identity or its issuer entry: each in the metrics, and many with one
-// line in the log.
+// finishLimited counts a request that was refused by a limit on its identity or its issuer entry: each in the metrics,
+// and many with one line in the log.
 func (s *Server) finishLimited(ctx context.Context, f finished) {
 	s.metrics.requests.WithLabelValues(f.method, f.record.transport, codeOf(f.failure.Kind).String(),
 		string(f.failure.Reason)).Inc()

@@ -56,7 +56,8 @@ func TestLimitBySource(t *testing.T) {
 			a := w.rest(http.MethodPost, path, strings.Repeat("not JSON", 100), "X-Request-Id", "mine")
 			seconds, err := strconv.Atoi(a.header.Get("Retry-After"))
 			if a.code != http.StatusTooManyRequests || err != nil || seconds < 3500 || seconds > 3600 ||
-				a.status.Details[0].Metadata["limit"] != "source" || a.status.Details[0].Metadata["request_id"] != "mine" {
+				a.status.Details[0].Metadata["limit"] != "source" ||
+				a.status.Details[0].Metadata["request_id"] != "mine" {
 				t.Errorf("%+v", a)
 			}
 		}
@@ -129,7 +130,10 @@ func TestLimitsOfAnEntry(t *testing.T) {
 		c.Type, c.RateLimit = "email", &rate.Config{Rate: 1. / 3600, Burst: 2}
 		c.IdentityRateLimit = &rate.Config{Rate: 1. / 3600, Burst: 1}
 	})
-	w.limit(server.Rates{Identity: &rate.Config{Rate: 1000, Burst: 1000}, Issuer: &rate.Config{Rate: 1000, Burst: 1000}})
+	w.limit(server.Rates{
+		Identity: &rate.Config{Rate: 1000, Burst: 1000},
+		Issuer:   &rate.Config{Rate: 1000, Burst: 1000},
+	})
 	var got []string
 	for _, name := range []string{"alice", "alice", "bob", "carol"} {
 		in := w.message(w.idp.Token(map[string]any{"email": name + "@example.com", "sub": name}))

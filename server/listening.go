@@ -60,7 +60,8 @@ var (
 	handshakesDesc = prometheus.NewDesc("mayfly_tls_handshakes_waiting",
 		"TLS handshakes that wait for a processor.", nil, nil)
 	handshakesRefusedDesc = prometheus.NewDesc("mayfly_tls_handshakes_refused_total",
-		"TLS handshakes that were refused, because too many wait for a processor, in total or from one source.", nil, nil)
+		"TLS handshakes that were refused, because too many wait for a processor, in total or from one source.", nil,
+		nil)
 	receivingDesc = prometheus.NewDesc("mayfly_server_requests_receiving",
 		"Requests that are being received.", nil, nil)
 	longStreamsDesc = prometheus.NewDesc("mayfly_server_streams_standing",

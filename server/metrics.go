@@ -89,6 +89,7 @@ func (m *metrics) begin(issuers *oidc.Verifier) {
 
 func (m *metrics) collectors() []prometheus.Collector {
 	return append([]prometheus.Collector{
-		m.requests, m.legacy, m.seconds, m.repeated, m.inFlight, m.panics, m.limited, m.uses, m.slo.vector, m.slo.issued,
+		m.requests, m.legacy, m.seconds, m.repeated, m.inFlight, m.panics, m.limited, m.uses,
+		m.slo.vector, m.slo.issued,
 	}, m.admission...)
 }

@@ -39,7 +39,8 @@ const refuseEvery = time.Second
 func (s *Server) refuse(ctx context.Context, r refusal) *fault.Error {
 	f := fault.From(r.err)
 	s.metrics.requests.WithLabelValues(r.method, r.transport, codeOf(f.Kind).String(), string(f.Reason)).Inc()
-	s.metrics.slo.count(span.Span{}, f, 0) // the method of a request that was not received is unknown, and most are for certificates
+	// the method of a request that was not received is unknown, and most are for certificates
+	s.metrics.slo.count(span.Span{}, f, 0)
 	if n, due := s.refusals.due(time.Now()); due {
 		s.log.LogAttrs(context.WithoutCancel(ctx), slog.LevelWarn, "requests refused",
 			slog.Int64("count", n), slog.String("reason", string(f.Reason)), slog.String("cause", f.Err.Error()))

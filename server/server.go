@@ -207,8 +207,9 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{
 		log: o.Logger, limits: o.Limits.withDefaults(), readiness: o.Readiness, metrics: newMetrics(o.Admission),
-		stopping: make(chan struct{}), closing: make(chan struct{}), handshakes: newHandshakes(), admission: o.Admission,
-		proxies: o.Proxies, profiling: o.Profiling, tls: o.TLS,
+		stopping: make(chan struct{}), closing: make(chan struct{}), handshakes: newHandshakes(),
+		admission: o.Admission,
+		proxies:   o.Proxies, profiling: o.Profiling, tls: o.TLS,
 		proxyProtocol: o.ProxyProtocol, forwarded: o.Forwarded, began: o.Now(), tracer: o.Tracer,
 	}
 	if o.FulcioMetrics {
@@ -440,8 +441,8 @@ func stopCause(ctx context.Context, err error) string {
 // Served returns how many requests were answered, apart from those that were refused before they were read.
 func (s *Server) Served() int64 { return s.served.Load() }
 
-// awaitBalancers serves for the drain delay, while readiness tells the balancers to send no more requests. It ends early
-// if a listener fails.
+// awaitBalancers serves for the drain delay, while readiness tells the balancers to send no more requests. It ends
+// early if a listener fails.
 func (s *Server) awaitBalancers(failed <-chan error, running *int) error {
 	if s.limits.DrainDelay <= 0 {
 		return nil

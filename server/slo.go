@@ -33,7 +33,8 @@ func newSLOMetrics() *sloMetrics {
 				"store, journal or us; none for those with a certificate.",
 		}, []string{"fault"}),
 		issued: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "mayfly_slo_issued_seconds", Help: "Time from decoded request to certificate, of requests that got one.",
+			Name:    "mayfly_slo_issued_seconds",
+			Help:    "Time from decoded request to certificate, of requests that got one.",
 			Buckets: []float64{.05, .1, .25, .5, 1, 2, 5, 10, 20},
 		}),
 		requests: map[fault.Party]prometheus.Counter{},

@@ -76,7 +76,8 @@ func TestTokenBudget(t *testing.T) {
 					a := w.rest(http.MethodPost, "/api/v2/signingCert", w.body(text))
 					ok = a.code == http.StatusOK
 					if !ok && (a.code != http.StatusForbidden || a.header.Get("Retry-After") != "" ||
-						a.status.Details[0].Reason != "TOKEN_REPLAYED" || a.status.Details[0].Metadata["limit"] != "3") {
+						a.status.Details[0].Reason != "TOKEN_REPLAYED" ||
+						a.status.Details[0].Metadata["limit"] != "3") {
 						t.Errorf("%+v", a)
 					}
 				} else {
@@ -121,7 +122,8 @@ func TestTokenBudget(t *testing.T) {
 // the same token.
 func TestTokenBudgetSerializations(t *testing.T) {
 	t.Parallel()
-	w := newFixtureWith(t, false, func(c *oidc.IssuerConfig) { c.Type, c.SingleUse, c.Compat = "email", true, "fulcio" })
+	w := newFixtureWith(t, false,
+		func(c *oidc.IssuerConfig) { c.Type, c.SingleUse, c.Compat = "email", true, "fulcio" })
 	w.counting()
 	token := w.idp.Token(nil)
 	parts := strings.Split(token, ".")

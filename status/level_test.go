@@ -159,7 +159,8 @@ func TestCountsRefused(t *testing.T) {
 		"a failure":       {good, http.StatusInternalServerError},
 		"empty":           {"", http.StatusOK},
 	} {
-		if _, err := counts(t, c.page, c.code); err == nil || !strings.Contains(err.Error(), "write the address of listen.admin") {
+		if _, err := counts(t, c.page, c.code); err == nil ||
+			!strings.Contains(err.Error(), "write the address of listen.admin") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -1,8 +1,8 @@
 // Package status asks a running CA for its state: the pages of its admin listener go in, one [Report] comes out, for
 // people and for machines.
 //
-// [Ask] sends three requests, each bounded in time and size, and changes nothing at the CA. What a page does not have is
-// absent in the report, never invented: an older CA, or one without a canary, has a shorter report.
+// [Ask] sends three requests, each bounded in time and size, and changes nothing at the CA. What a page does not have
+// is absent in the report, never invented: an older CA, or one without a canary, has a shorter report.
 package status
 
 import (
@@ -289,7 +289,8 @@ func (r *Report) metrics(data []byte, now time.Time) error {
 	if most := m.sum("process_max_fds"); most > 0 {
 		r.Limits.Descriptors = &Used{Now: m.sum("process_open_fds"), Limit: most}
 	}
-	r.Limits.Running, r.Limits.Waiting = m.sum("mayfly_server_requests_running"), m.sum("mayfly_server_requests_waiting")
+	r.Limits.Running, r.Limits.Waiting = m.sum("mayfly_server_requests_running"),
+		m.sum("mayfly_server_requests_waiting")
 	return nil
 }
 

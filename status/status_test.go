@@ -91,7 +91,10 @@ func TestOtherPages(t *testing.T) {
 		pages pages
 		want  string
 	}{
-		"another program":     {pages{"/readyz": {200, "ok"}}, "is not the readiness page of a mayfly; write the address"},
+		"another program": {
+			pages{"/readyz": {200, "ok"}},
+			"is not the readiness page of a mayfly; write the address",
+		},
 		"the public listener": {pages{"/readyz": {404, "{}"}}, "answers with status 404"},
 		"no metrics":          {pages{"/readyz": {200, ready}}, "/metrics answers with status 404"},
 		"other metrics":       {pages{"/readyz": {200, ready}, "/metrics": {200, "{"}}, "/metrics: "},
@@ -121,7 +124,10 @@ func FuzzMetrics(f *testing.F) {
 	f.Add([]byte("process_start_time_seconds NaN\nmayfly_expiry_timestamp_seconds{kind=\"a\",name=\"b\"} +Inf\n"))
 	f.Add([]byte("mayfly_ca_certificates_total{result=\"success\"} -1e300\n"))
 	f.Fuzz(func(t *testing.T, page []byte) {
-		r := &Report{Certificates: Certificates{Refused: map[string]int{}}, Limits: Limits{Connections: map[string]Used{}}}
+		r := &Report{
+			Certificates: Certificates{Refused: map[string]int{}},
+			Limits:       Limits{Connections: map[string]Used{}},
+		}
 		if r.metrics(bytes.Clone(page), time.Unix(1e9, 0)) != nil {
 			return
 		}

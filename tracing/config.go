@@ -57,7 +57,8 @@ func (c *Config) Check() error {
 			"write a number from 0 to 1, such as 0.01", "sample"))
 	}
 	if p := c.Parent; p != "" && p != parentIgnore && p != parentFollow {
-		errs = append(errs, fault.BadSetting(strconv.Quote(p)+" is not a known value", "write ignore or follow", "parent"))
+		errs = append(errs, fault.BadSetting(strconv.Quote(p)+" is not a known value",
+			"write ignore or follow", "parent"))
 	}
 	return errors.Join(errs...)
 }

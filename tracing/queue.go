@@ -38,7 +38,8 @@ func newQueue(to sdk.SpanExporter, log *slog.Logger) *queue {
 	q.exported, q.failed, q.dropped = q.spans.WithLabelValues("exported"), q.spans.WithLabelValues("failed"),
 		q.spans.WithLabelValues("dropped")
 	q.waiting = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "mayfly_tracing_spans_waiting", Help: "Spans that have ended and that the collector has not accepted yet.",
+		Name: "mayfly_tracing_spans_waiting",
+		Help: "Spans that have ended and that the collector has not accepted yet.",
 	}, func() float64 { return float64(q.queued.Load()) })
 	q.SpanProcessor = sdk.NewBatchSpanProcessor(&counted{to, q}, sdk.WithMaxQueueSize(maxQueued),
 		sdk.WithMaxExportBatchSize(batch), sdk.WithBatchTimeout(batchEvery), sdk.WithExportTimeout(maxTimeout+retryFor))

@@ -73,8 +73,9 @@ func request(tracer *tracing.Tracer, r tracing.Request) (traceID string) {
 // variables of OpenTelemetry have no effect.
 func TestExport(t *testing.T) { //nolint:paralleltest // it sets the environment
 	for name, value := range map[string]string{
-		"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:1/x",
-		"OTEL_EXPORTER_OTLP_HEADERS": "x-env=1", "OTEL_EXPORTER_OTLP_COMPRESSION": "none",
+		"OTEL_EXPORTER_OTLP_ENDPOINT":        "http://127.0.0.1:1",
+		"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:1/x",
+		"OTEL_EXPORTER_OTLP_HEADERS":         "x-env=1", "OTEL_EXPORTER_OTLP_COMPRESSION": "none",
 		"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/json", "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
 		"OTEL_TRACES_SAMPLER": "always_off", "OTEL_RESOURCE_ATTRIBUTES": "service.name=env",
 		"OTEL_SERVICE_NAME": "env", "OTEL_BSP_MAX_QUEUE_SIZE": "1", "OTEL_BSP_SCHEDULE_DELAY": "3600000",
@@ -129,16 +130,25 @@ func TestSampling(t *testing.T) {
 		followed  bool // the trace of the caller is continued
 		stateless bool
 	}{
-		"none":                  {sample: 0},
-		"one percent":           {sample: 0.01, min: 100, max: 300},
-		"all":                   {sample: 1, min: requests, max: requests},
-		"a caller, ignored":     {sample: 0, header: []string{valid}},
-		"a caller, by default":  {sample: 0.01, header: []string{valid}, min: 100, max: 300},
-		"a caller, followed":    {sample: 0, parent: "follow", header: []string{valid}, min: 20, max: 200, followed: true},
-		"a caller, unsampled":   {sample: 0, parent: "follow", header: []string{valid[:53] + "00"}},
-		"two callers":           {sample: 0, parent: "follow", header: []string{valid, valid}},
-		"an invalid header":     {sample: 0, parent: "follow", header: []string{"00-" + strings.Repeat("0", 32) + valid[35:]}},
-		"a header of 1 MiB":     {sample: 0, parent: "follow", header: []string{"01" + valid[2:] + "-" + strings.Repeat("x", 1<<20)}},
+		"none":                 {sample: 0},
+		"one percent":          {sample: 0.01, min: 100, max: 300},
+		"all":                  {sample: 1, min: requests, max: requests},
+		"a caller, ignored":    {sample: 0, header: []string{valid}},
+		"a caller, by default": {sample: 0.01, header: []string{valid}, min: 100, max: 300},
+		"a caller, followed": {
+			sample: 0, parent: "follow", header: []string{valid}, min: 20,
+			max: 200, followed: true,
+		},
+		"a caller, unsampled": {sample: 0, parent: "follow", header: []string{valid[:53] + "00"}},
+		"two callers":         {sample: 0, parent: "follow", header: []string{valid, valid}},
+		"an invalid header": {
+			sample: 0, parent: "follow",
+			header: []string{"00-" + strings.Repeat("0", 32) + valid[35:]},
+		},
+		"a header of 1 MiB": {
+			sample: 0, parent: "follow",
+			header: []string{"01" + valid[2:] + "-" + strings.Repeat("x", 1<<20)},
+		},
 		"upper case, malformed": {sample: 0, parent: "follow", header: []string{strings.ToUpper(valid)}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -314,7 +324,8 @@ func TestConfig(t *testing.T) {
 		t.Errorf("%v", w)
 	}
 	c.OTLP.CACert = "/no/such/file"
-	if _, err := tracing.Open(c, tracing.Options{}); err == nil || !bytes.Contains([]byte(err.Error()), []byte("otlp.ca_cert")) {
+	if _, err := tracing.Open(c, tracing.Options{}); err == nil ||
+		!bytes.Contains([]byte(err.Error()), []byte("otlp.ca_cert")) {
 		t.Error(err)
 	}
 }

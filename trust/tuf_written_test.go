@@ -41,8 +41,8 @@ func TestTUFSameVersion(t *testing.T) {
 	}
 }
 
-// Timestamp and snapshot describe the file below them by its version, length and SHA-256 (TUF specification §4.4, §4.6),
-// so that a mirror cannot replace it.
+// Timestamp and snapshot describe the file below them by its version, length and SHA-256 (TUF specification §4.4,
+// §4.6), so that a mirror cannot replace it.
 func TestTUFDescribesFiles(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)

@@ -27,7 +27,8 @@ func newAudit() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error { return cmd.Help() }),
 	}
-	cmd.AddCommand(newAuditVerify(), newAuditTail(), newAuditQuery(), newAuditUsage(), newAuditReconcile(), newAuditClear())
+	cmd.AddCommand(newAuditVerify(), newAuditTail(), newAuditQuery(), newAuditUsage(),
+		newAuditReconcile(), newAuditClear())
 	return cmd
 }
 
@@ -131,7 +132,8 @@ func recordWhy(r *journal.Record) string {
 		add(fmt.Sprintf("%d signatures since the start", r.Signatures))
 	case journal.Dropped:
 		add(fmt.Sprintf("%d denials not written", r.Count))
-	case journal.Trial, journal.Intent, journal.Outcome, journal.Repeated, journal.Alarm, journal.Recovered, journal.Event:
+	case journal.Trial, journal.Intent, journal.Outcome, journal.Repeated, journal.Alarm,
+		journal.Recovered, journal.Event:
 	}
 	add(r.Text)
 	return strings.Join(out, "; ")

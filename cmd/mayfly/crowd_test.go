@@ -412,7 +412,10 @@ func TestCrowd(t *testing.T) {
 				if !full {
 					t.Parallel()
 				}
-				set := process.Setup{PKI: pki.New(pki.Options{}), Issuer: provider.URL(), One: mode.one, Admin: true, TLS: secured}
+				set := process.Setup{
+					PKI: pki.New(pki.Options{}), Issuer: provider.URL(), One: mode.one,
+					Admin: true, TLS: secured,
+				}
 				n, last := size, 20*time.Second
 				if secured {
 					n = size / 10

@@ -19,11 +19,13 @@ func newDoctor() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor --config FILE [--admin URL]... [--trial]",
 		Short: "Examine everything that a CA depends on, and say what to do",
-		Long: "doctor shows of each part of a CA whether it works, why not, and what to do: files and their permissions, " +
+		Long: "doctor shows of each part of a CA whether it works, why not, and what to do: files " +
+			"and their permissions, " +
 			"key and\n" +
 			"chain, TLS, identity providers, logs, journal, disks, clocks, ports, limits, and the CA that runs, if one " +
 			"does. It ends\n" +
-			"with the whole path, from a token to SCTs: the canary of the running CA makes a run; without a CA, --trial " +
+			"with the whole path, from a token to SCTs: the canary of the running CA makes a run; " +
+			"without a CA, --trial " +
 			"tries the\n" +
 			"path in this process. Run doctor as the user that the CA runs as.\n\n" +
 			"Exit status: 0 there is no problem (there may be warnings), 3 there is one, 2 the configuration cannot be " +
@@ -60,8 +62,9 @@ func newDoctor() *cobra.Command {
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&o.Path, "config", "", "configuration file (required)")
-	fl.StringArrayVar(&o.Admins, "admin", nil, "URL of the admin listener of a CA that runs; may be repeated; by default that "+
-		"of the configuration")
+	fl.StringArrayVar(&o.Admins, "admin", nil,
+		"URL of the admin listener of a CA that runs; may be repeated; by default that "+
+			"of the configuration")
 	fl.BoolVar(&o.Trial, "trial", false, "try the whole path in this process if no CA runs")
 	fl.BoolVar(&asJSON, "json", false, "print JSON")
 	f.register(cmd)
@@ -86,7 +89,8 @@ func printDoctor(cmd *cobra.Command, r *doctor.Report) error {
 	}
 	g := terminal.Grid{Head: []string{"check", "state", "what was found", "what to do"}}
 	for _, row := range r.Rows {
-		g.Add(row.Check, paint[row.State](string(row.State)), terminal.Printable(row.Cause), terminal.Printable(row.Fix))
+		g.Add(row.Check, paint[row.State](string(row.State)), terminal.Printable(row.Cause),
+			terminal.Printable(row.Fix))
 	}
 	return g.Write(w, st)
 }

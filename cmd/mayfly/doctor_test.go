@@ -127,7 +127,8 @@ func TestDoctor(t *testing.T) {
 		!strings.Contains(stderr, "mayfly.yaml:") || !strings.Contains(stderr, "cannary") {
 		t.Errorf("status %d, %s", code, stderr)
 	}
-	if _, stderr, code := l.mayfly("doctor"); code != cli.ExitUsage || !strings.Contains(stderr, "--config is missing") {
+	if _, stderr, code := l.mayfly("doctor"); code != cli.ExitUsage ||
+		!strings.Contains(stderr, "--config is missing") {
 		t.Errorf("status %d, %s", code, stderr)
 	}
 }
@@ -168,7 +169,9 @@ func (l *auditLab) asNobody() {
 	bad := slices.DeleteFunc(r.Rows, func(r doctor.Row) bool { return r.State != doctor.Problem })
 	if len(bad) < 2 || !slices.ContainsFunc(bad, func(r doctor.Row) bool {
 		return r.Check == "state_dir" && strings.Contains(r.Cause, "permission denied")
-	}) || slices.ContainsFunc(bad, func(r doctor.Row) bool { return r.Check != "state_dir" && r.Check != "embedded log" }) {
+	}) ||
+		slices.ContainsFunc(bad,
+			func(r doctor.Row) bool { return r.Check != "state_dir" && r.Check != "embedded log" }) {
 		l.t.Errorf("read-only directories: %+v", bad)
 	}
 	if err := os.Chown(filepath.Join(l.dir, "key.pem"), 0, 0); err != nil {

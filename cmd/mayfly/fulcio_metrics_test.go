@@ -84,7 +84,8 @@ func fulcioValues(t *testing.T, s wireServer) map[string]float64 {
 	}
 	out := map[string]float64{}
 	for name, f := range families {
-		if !strings.HasPrefix(name, "fulcio_") && !strings.HasPrefix(name, "grpc_server_") && name != "http_requests_total" {
+		if !strings.HasPrefix(name, "fulcio_") && !strings.HasPrefix(name, "grpc_server_") &&
+			name != "http_requests_total" {
 			continue
 		}
 		for _, m := range f.GetMetric() {
@@ -115,9 +116,9 @@ func fulcioValues(t *testing.T, s wireServer) map[string]float64 {
 	return out
 }
 
-// With listen.fulcio_metrics, the metrics of Fulcio have the same names, types, labels and values as in Fulcio after the
-// same requests, apart from three: fulcio_new_certs is untyped, so that it keeps its name in the format OpenMetrics, and
-// Fulcio also counts requests for its health and trace contexts.
+// With listen.fulcio_metrics, the metrics of Fulcio have the same names, types, labels and values as in Fulcio after
+// the same requests, apart from three: fulcio_new_certs is untyped, so that it keeps its name in the format
+// OpenMetrics, and Fulcio also counts requests for its health and trace contexts.
 func TestFulcioMetrics(t *testing.T) {
 	t.Parallel()
 	provider, p := idp.New(t, idp.Options{}), pki.New(pki.Options{})

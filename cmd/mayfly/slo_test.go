@@ -98,7 +98,8 @@ mayfly_slo_issued_seconds_count 100
 		}
 	}
 	s.Close()
-	if _, stderr, code := slo(t, "--admin", s.URL); code != cli.ExitFailed || !strings.Contains(stderr, "cannot be reached") {
+	if _, stderr, code := slo(t, "--admin", s.URL); code != cli.ExitFailed ||
+		!strings.Contains(stderr, "cannot be reached") {
 		t.Errorf("status %d: %s", code, stderr)
 	}
 }

@@ -27,9 +27,11 @@ type adminFlags struct{ config, ca, certificate, key string }
 
 func (f *adminFlags) register(cmd *cobra.Command) {
 	fl := cmd.Flags()
-	fl.StringVar(&f.ca, "ca", "", "PEM file of the CA certificates that verify the TLS of the admin listener; by default "+
-		"those of the system")
-	fl.StringVar(&f.certificate, "client-certificate", "", "PEM file of the certificate for an admin listener with client_ca")
+	fl.StringVar(&f.ca, "ca", "",
+		"PEM file of the CA certificates that verify the TLS of the admin listener; by default "+
+			"those of the system")
+	fl.StringVar(&f.certificate, "client-certificate", "",
+		"PEM file of the certificate for an admin listener with client_ca")
 	fl.StringVar(&f.key, "client-key", "", "PEM file of its key")
 }
 
@@ -148,7 +150,8 @@ func printStatus(w io.Writer, r *status.Report) error {
 		case !l.Usable:
 			state = st.Red("set aside")
 		}
-		t.Add("log", fmt.Sprintf("%s: %s, %d accepted, %d failed", terminal.Printable(l.Name), state, l.Accepted, l.Failed))
+		t.Add("log", fmt.Sprintf("%s: %s, %d accepted, %d failed", terminal.Printable(l.Name), state,
+			l.Accepted, l.Failed))
 	}
 	if j := r.Journal; j != nil {
 		t.Add("journal", fmt.Sprintf("%s, %d waiting, %s, %s only counted", human.Count(j.Records, "record"), j.Queued,

@@ -41,12 +41,16 @@ func TestStatus(t *testing.T) {
 		t.Fatalf("status %d, %v, %s%s", code, err, out, stderr)
 	}
 	if !r.Ready || r.URL != "https://"+l.admin || r.Certificates.Issued != 2 || r.Journal == nil || len(r.Logs) != 1 ||
-		!r.Logs[0].Usable || r.Logs[0].Accepted != 2 || r.Build == nil || r.Started == nil || r.Config.Generation != 1 ||
+		!r.Logs[0].Usable || r.Logs[0].Accepted != 2 || r.Build == nil || r.Started == nil ||
+		r.Config.Generation != 1 ||
 		len(r.Expiries) == 0 || r.Limits.Connections["http"].Limit == 0 || !r.Dependencies["ca"].OK {
 		t.Errorf("%s", out)
 	}
 	out, _, _ = l.mayfly(append([]string{"status"}, flags...)...)
-	for _, want := range []string{"ready", "2 issued", "generation 1", "embedded: usable, 2 accepted", "journal", "off"} {
+	for _, want := range []string{
+		"ready", "2 issued", "generation 1", "embedded: usable, 2 accepted",
+		"journal", "off",
+	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in %s", want, out)
 		}

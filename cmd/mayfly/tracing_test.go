@@ -73,7 +73,8 @@ func TestTraces(t *testing.T) {
 	collector := otlp.New(t)
 	s := process.Serve(t, process.Setup{
 		PKI: pki.New(pki.Options{}), Issuer: provider.URL(), Admin: true, LogLevel: "info",
-		More: "audit: {file: journal.jsonl}\ntracing: {sample: 1, parent: follow, otlp: {url: \"" + collector.URL + "\"}}\n",
+		More: "audit: {file: journal.jsonl}\ntracing: {sample: 1, parent: follow, otlp: {url: \"" +
+			collector.URL + "\"}}\n",
 	})
 	requests := process.Requests(t, provider)
 	var roots []otlp.Span
@@ -185,7 +186,8 @@ func TestTraces(t *testing.T) {
 			t.Errorf("%s has no exemplar", name)
 		}
 	}
-	if !strings.HasSuffix(metrics, "# EOF\n") || !strings.Contains(metrics, `mayfly_tracing_spans_total{result="exported"}`) {
+	if !strings.HasSuffix(metrics, "# EOF\n") ||
+		!strings.Contains(metrics, `mayfly_tracing_spans_total{result="exported"}`) {
 		t.Error(metrics)
 	}
 }

@@ -62,8 +62,9 @@ type Config struct {
 	// MaxMergeDelay is how long the log may take to publish an entry for which it has issued an SCT, 1m or more.
 	// Default: 24h.
 	MaxMergeDelay time.Duration `yaml:"max_merge_delay"`
-	// PropagateTrace says whether requests to the log have the trace context of sampled requests (traceparent, W3C Trace
-	// Context), so that the log's spans become a part of the trace. For a log of the same operator. Default: false.
+	// PropagateTrace says whether requests to the log have the trace context of sampled requests (traceparent, W3C
+	// Trace Context), so that the log's spans become a part of the trace. For a log of the same operator. Default:
+	// false.
 	PropagateTrace bool `yaml:"propagate_trace"`
 	// Insecure allows plain http to a host that is not loopback.
 	Insecure bool `yaml:"insecure"`

@@ -94,7 +94,8 @@ func (c EntryConfig) checkBudget() error {
 	add := func(problem, fix, key string) { errs = append(errs, fault.BadSetting(problem, fix, key)) }
 	if c.CertificatesPerToken < 0 || c.CertificatesPerToken > mostPerToken {
 		add("is not a number of certificates",
-			fmt.Sprintf("write a number from 1 to %d, or remove it for no limit", mostPerToken), "certificates-per-token")
+			fmt.Sprintf("write a number from 1 to %d, or remove it for no limit", mostPerToken),
+			"certificates-per-token")
 	}
 	if c.SingleUse && c.CertificatesPerToken != 0 {
 		add("certificates-per-token is also set, and single-use: true means certificates-per-token: 1",

@@ -126,7 +126,8 @@ func (t *Table) checkReserved() error {
 		if err != nil || e.Pattern {
 			continue
 		}
-		if host := strings.ToLower(u.Hostname()); host == reservedDomain || strings.HasSuffix(host, "."+reservedDomain) {
+		if host := strings.ToLower(u.Hostname()); host == reservedDomain ||
+			strings.HasSuffix(host, "."+reservedDomain) {
 			refuse(e)
 		}
 	}

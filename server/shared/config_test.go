@@ -18,14 +18,20 @@ func TestCheck(t *testing.T) {
 		config shared.ValkeyConfig
 		want   string
 	}{
-		"loopback":          {shared.ValkeyConfig{Addresses: one}, ""},
-		"TLS":               {shared.ValkeyConfig{Addresses: []string{"v.example.com:6379"}, TLS: &shared.TLSConfig{}}, ""},
-		"insecure":          {shared.ValkeyConfig{Addresses: []string{"10.0.0.1:6379"}, Insecure: true}, ""},
-		"no address":        {shared.ValkeyConfig{}, "addresses: is missing"},
-		"no port":           {shared.ValkeyConfig{Addresses: []string{"localhost"}}, "write HOST:PORT"},
-		"port 0":            {shared.ValkeyConfig{Addresses: []string{"localhost:0"}}, "write HOST:PORT"},
-		"plain text":        {shared.ValkeyConfig{Addresses: []string{"v.example.com:6379"}}, "unencrypted"},
-		"both":              {shared.ValkeyConfig{Addresses: one, TLS: &shared.TLSConfig{}, Insecure: true}, "remove one"},
+		"loopback": {shared.ValkeyConfig{Addresses: one}, ""},
+		"TLS": {
+			shared.ValkeyConfig{Addresses: []string{"v.example.com:6379"}, TLS: &shared.TLSConfig{}},
+			"",
+		},
+		"insecure":   {shared.ValkeyConfig{Addresses: []string{"10.0.0.1:6379"}, Insecure: true}, ""},
+		"no address": {shared.ValkeyConfig{}, "addresses: is missing"},
+		"no port":    {shared.ValkeyConfig{Addresses: []string{"localhost"}}, "write HOST:PORT"},
+		"port 0":     {shared.ValkeyConfig{Addresses: []string{"localhost:0"}}, "write HOST:PORT"},
+		"plain text": {shared.ValkeyConfig{Addresses: []string{"v.example.com:6379"}}, "unencrypted"},
+		"both": {
+			shared.ValkeyConfig{Addresses: one, TLS: &shared.TLSConfig{}, Insecure: true},
+			"remove one",
+		},
 		"mode":              {shared.ValkeyConfig{Addresses: one, Mode: "clustered"}, "not a mode"},
 		"two single":        {shared.ValkeyConfig{Addresses: append(one, one...)}, "has one address"},
 		"sentinel":          {shared.ValkeyConfig{Addresses: one, Mode: "sentinel", MasterSet: "m"}, ""},

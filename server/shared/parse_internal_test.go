@@ -40,7 +40,8 @@ func FuzzInfo(f *testing.F) {
 
 func TestInfo(t *testing.T) {
 	t.Parallel()
-	got := parseInfo("# Server\r\nrun_id:x\r\n# Memory\r\nmaxmemory_policy:allkeys-lru\r\n\r\n# Stats\r\nevicted_keys:12\r\n")
+	got := parseInfo("# Server\r\nrun_id:x\r\n# Memory\r\nmaxmemory_policy:allkeys-lru\r\n\r\n# " +
+		"Stats\r\nevicted_keys:12\r\n")
 	if got.policy != "allkeys-lru" || got.evicted != 12 {
 		t.Errorf("%+v", got)
 	}

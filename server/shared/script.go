@@ -117,7 +117,8 @@ func parseReply(all []int64) (reply, error) {
 		return reply{}, fmt.Errorf("the store answers with %d numbers in place of 5", len(all))
 	}
 	r := reply{status: all[0], used: all[1], born: time.UnixMilli(all[2]), seq: all[3], lost: all[4] == 1}
-	if r.status < statusReplayed || r.status > statusUnknown || r.used < 0 || all[2] <= 0 || r.seq < 0 || all[4]>>1 != 0 ||
+	if r.status < statusReplayed || r.status > statusUnknown || r.used < 0 || all[2] <= 0 ||
+		r.seq < 0 || all[4]>>1 != 0 ||
 		r.status == statusCounted && (r.used < 1 || r.seq < 1) {
 		return reply{}, fmt.Errorf("the store answers with the numbers %d", all)
 	}

@@ -85,7 +85,8 @@ func Open(c Config, o Options) (*Store, error) {
 	dialer := net.Dialer{Timeout: dialTimeout, KeepAlive: dialTimeout}
 	s.option = valkey.ClientOption{
 		InitAddress: c.Valkey.Addresses, ShuffleInit: true, TLSConfig: tls, Dialer: dialer,
-		Username: c.Valkey.Username, Password: string(password), SelectDB: number(c.Valkey.Database), ClientName: "mayfly",
+		Username: c.Valkey.Username, Password: string(password), SelectDB: number(c.Valkey.Database),
+		ClientName: "mayfly",
 		// A repeated call could count a use twice.
 		DisableRetry: true, DisableCache: true, ConnWriteTimeout: stalled,
 		ReadBufferEachConn: bufferSize, WriteBufferEachConn: bufferSize, BlockingPoolSize: concurrent / 4,
@@ -423,12 +424,14 @@ func newMetrics(s *Store) *metrics {
 		}, []string{"operation", "result"}),
 		fallbacks: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "mayfly_shared_fallbacks_total",
-			Help: "Uses of tokens (spend) and requests under a rate (take) that this process counted alone, because the " +
+			Help: "Uses of tokens (spend) and requests under a rate (take) that this process " +
+				"counted alone, because the " +
 				"shared store did not answer.",
 		}, []string{"operation"}),
 		losses: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "mayfly_shared_losses_total",
-			Help: "How often this process noticed that a part of the shared store does not have all uses of tokens. A new " +
+			Help: "How often this process noticed that a part of the shared store does not have all " +
+				"uses of tokens. A new " +
 				"store counts once for each of its 32 parts.",
 		}),
 		available: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -441,7 +444,8 @@ func newMetrics(s *Store) *metrics {
 		}),
 		evicted: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "mayfly_shared_evicted_keys",
-			Help: "Keys that the shared store has evicted for lack of memory since this process started. Uses of tokens " +
+			Help: "Keys that the shared store has evicted for lack of memory since this process " +
+				"started. Uses of tokens " +
 				"may be among them: it must be 0.",
 		}, func() float64 { return float64(s.Evicted()) }),
 	}

@@ -53,7 +53,10 @@ func connect(t *testing.T, c shared.ValkeyConfig) *client {
 	if err := config.Check(); err != nil {
 		t.Fatal(err)
 	}
-	out.Store, err = shared.Open(config, shared.Options{Local: local, Logger: slog.New(slog.NewJSONHandler(out.log, nil))})
+	out.Store, err = shared.Open(config, shared.Options{
+		Local:  local,
+		Logger: slog.New(slog.NewJSONHandler(out.log, nil)),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -303,12 +306,17 @@ func TestTake(t *testing.T) {
 	if allowed != 6 {
 		t.Errorf("%d allowed at once", allowed)
 	}
-	for _, other := range [][]string{{"identity", "i", "bob"}, {"identity", "ia", "lice"}, {"identity", "i", "alice", ""}} {
+	for _, other := range [][]string{
+		{"identity", "i", "bob"},
+		{"identity", "ia", "lice"},
+		{"identity", "i", "alice", ""},
+	} {
 		if wait, err := a.Take(t.Context(), r, other...); wait != 0 || err != nil {
 			t.Errorf("%q: %s, %v", other, wait, err)
 		}
 	}
-	if wait, err := a.Take(t.Context(), rate.Config{Rate: 2, Burst: 7}, "identity", "i", "alice"); wait != 0 || err != nil {
+	if wait, err := a.Take(t.Context(), rate.Config{Rate: 2, Burst: 7}, "identity", "i", "alice"); wait != 0 ||
+		err != nil {
 		t.Errorf("another value: %s, %v", wait, err)
 	}
 	m.SetTime(now.Add(500 * time.Millisecond))

@@ -82,10 +82,13 @@ func TestTLS(t *testing.T) {
 	c := connect(t, config)
 	c.spend(t, token(1), uses.Counted)
 	for name, settings := range map[string]shared.TLSConfig{
-		"another CA":            {CACert: otherCert, Certificate: clientCert, Key: clientKey},
-		"another certificate":   {CACert: serverCert, Certificate: otherCert, Key: otherKey},
-		"no certificate":        {CACert: serverCert},
-		"another name":          {CACert: serverCert, Certificate: clientCert, Key: clientKey, ServerName: "x.example.com"},
+		"another CA":          {CACert: otherCert, Certificate: clientCert, Key: clientKey},
+		"another certificate": {CACert: serverCert, Certificate: otherCert, Key: otherKey},
+		"no certificate":      {CACert: serverCert},
+		"another name": {
+			CACert: serverCert, Certificate: clientCert, Key: clientKey,
+			ServerName: "x.example.com",
+		},
 		"the CAs of the system": {Certificate: clientCert, Key: clientKey},
 	} {
 		config.TLS = &settings

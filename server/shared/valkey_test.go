@@ -412,7 +412,8 @@ func TestValkeyCluster(t *testing.T) {
 	t.Parallel()
 	var nodes []*node
 	for range 7 { // three with a replica each, and the first with another
-		nodes = append(nodes, startNode(t, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port",
+		nodes = append(nodes, startNode(t, "--cluster-enabled", "yes", "--cluster-node-timeout",
+			"2000", "--cluster-port",
 			strconv.Itoa(freePort(t))))
 	}
 	const slots = 16384
@@ -443,7 +444,8 @@ func TestValkeyCluster(t *testing.T) {
 		})
 	}
 	config := shared.ValkeyConfig{
-		Addresses: []string{nodes[0].address, nodes[1].address, nodes[4].address}, Mode: "cluster", Timeout: time.Second,
+		Addresses: []string{nodes[0].address, nodes[1].address, nodes[4].address}, Mode: "cluster",
+		Timeout:      time.Second,
 		WaitReplicas: new(1),
 	}
 	clients := []*client{connect(t, config), connect(t, config), connect(t, config)}

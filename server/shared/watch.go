@@ -172,7 +172,8 @@ func (s *Store) inspected(name string, in info) {
 	}
 	s.mu.Unlock()
 	if rise > 0 {
-		s.o.Logger.Error("the shared store evicts keys, and with them uses of tokens; tokens that were issued before this "+
+		s.o.Logger.Error("the shared store evicts keys, and with them uses of tokens; tokens that "+
+			"were issued before this "+
 			"time are refused unless their issuer entry has budget-unavailable: issue. Give the store more memory, and "+
 			"set maxmemory-policy noeviction", "node", name, "keys", rise)
 	}
@@ -216,8 +217,9 @@ func (s *Store) Health() (cause, warning string) {
 		all = append(all, s.health.few.Error())
 	}
 	for name, policy := range s.health.policy {
-		all = append(all, fmt.Sprintf("maxmemory-policy of %s is %s: it forgets uses of tokens when its memory is full; "+
-			"set noeviction", name, policy))
+		all = append(all,
+			fmt.Sprintf("maxmemory-policy of %s is %s: it forgets uses of tokens when its memory is full; "+
+				"set noeviction", name, policy))
 	}
 	return "", strings.Join(all, "; ")
 }

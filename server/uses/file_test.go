@@ -131,7 +131,8 @@ func TestDamage(t *testing.T) {
 			closed(t, l)
 			continue
 		}
-		if text := err.Error(); !strings.Contains(text, "damaged at byte") || !strings.Contains(text, "move the file away") {
+		if text := err.Error(); !strings.Contains(text, "damaged at byte") ||
+			!strings.Contains(text, "move the file away") {
 			t.Fatalf("byte %d: %v", at, err)
 		}
 	}

@@ -83,7 +83,8 @@ func TestRace(t *testing.T) {
 					switch {
 					case result == uses.Counted && err == nil:
 						counted.Add(1)
-					case fault.From(err).Reason == fault.TokenReplayed && fault.From(err).Meta["limit"] == fmt.Sprint(most):
+					case fault.From(err).Reason == fault.TokenReplayed &&
+						fault.From(err).Meta["limit"] == fmt.Sprint(most):
 						replayed.Add(1)
 					}
 				})
@@ -129,7 +130,10 @@ func TestClockSteps(t *testing.T) {
 			spend(t, l, c.token(1), uses.Counted)
 		}
 	}
-	for _, step := range []time.Duration{time.Hour, -time.Hour, -time.Hour, time.Hour, 1000 * time.Hour, -1000 * time.Hour} {
+	for _, step := range []time.Duration{
+		time.Hour, -time.Hour, -time.Hour, time.Hour, 1000 * time.Hour,
+		-1000 * time.Hour,
+	} {
 		c.wall = c.wall.Add(step)
 		c.pass(11 * time.Second)
 		other()

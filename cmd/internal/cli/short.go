@@ -144,7 +144,8 @@ func (h *shortHandler) request(b *strings.Builder, r slog.Record, attrs []slog.A
 			paint = h.style.Yellow
 		}
 	}
-	fmt.Fprintf(b, "%s %s %s %s %s %s", paint(result), get("method"), get("entry"), h.style.Bold(get("san")), get("took"),
+	fmt.Fprintf(b, "%s %s %s %s %s %s", paint(result), get("method"), get("entry"),
+		h.style.Bold(get("san")), get("took"),
 		h.style.Dim(get("request_id")))
 	if text["cause"] != "" {
 		b.WriteString(h.style.Dim(": ") + text["cause"])

@@ -91,7 +91,8 @@ func TestShortRecords(t *testing.T) {
 	log := slog.New(newShortHandler(&out, slog.LevelInfo))
 	log.Debug("not written")
 	log.Info("stopped", "uptime", 90*time.Minute+time.Millisecond, "requests", 7)
-	log.With("a", 1).WithGroup("g").Warn("not ready", "cause", "log: \"down\"\n", slog.Group("h", "b", true), "empty", "")
+	log.With("a", 1).WithGroup("g").Warn("not ready", "cause", "log: \"down\"\n",
+		slog.Group("h", "b", true), "empty", "")
 	log.WithGroup("").Error("x\x1by", slog.Group("", "c", 2.5), "at", time.Unix(0, 0).UTC())
 	want := []string{
 		`stopped uptime=1h30m0s requests=7`,

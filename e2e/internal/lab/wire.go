@@ -137,7 +137,8 @@ func RequestOverGRPC(ctx context.Context, client *http.Client, ca, token, challe
 	message := field(1, field(1, token)) + field(2, field(1, field(2, p.public))+field(2, string(p.signature)))
 	frame := binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message))) //nolint:gosec // some kilobytes
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost,
-		ca+"/dev.sigstore.fulcio.v2.CA/CreateSigningCertificate", io.MultiReader(bytes.NewReader(append(frame, message...))))
+		ca+"/dev.sigstore.fulcio.v2.CA/CreateSigningCertificate",
+		io.MultiReader(bytes.NewReader(append(frame, message...))))
 	if err != nil {
 		return "", err
 	}
