@@ -223,7 +223,9 @@ func TestFaultOfOneLog(t *testing.T) {
 				t.Fatalf("got %d SCTs and error %v", len(scts), err)
 			}
 			var f *ctlog.Failure
-			if !errors.As(err, &f) || f.Result != row.want || !strings.Contains(err.Error(), row.text) {
+			// on a busy machine, the last of several attempts may be under way when the budget ends
+			cut := errors.As(err, &f) && f.Result == ctlog.TimedOut && took >= budget && row.calls == untilEnd
+			if f == nil || !cut && (f.Result != row.want || !strings.Contains(err.Error(), row.text)) {
 				t.Errorf("error is %v; want result %s, text %q", err, row.want, row.text)
 			}
 			if e := fault.From(err); e.Reason != fault.LogUnavailable || e.RetryAfter < time.Second ||
