@@ -53,8 +53,10 @@ func (c Config) Tolerance() time.Duration { return time.Duration(c.Burst) * c.In
 
 // Take returns what to store after an event at the time now, if next is what was stored before: the time at which the
 // burst is complete again. 0 was never stored. If the event is not allowed, wait is the time after which it will be,
-// and next is as before. All times are in nanoseconds of one clock.
+// and next is as before. A clock that was set back counts as a burst that is used up, so that nobody waits until it has
+// caught up. All times are in nanoseconds of one clock.
 func (c Config) Take(next, now int64) (after int64, wait time.Duration) {
+	next = min(next, now+int64(c.Tolerance()))
 	after = max(next, now) + int64(c.Interval())
 	if over := after - now - int64(c.Tolerance()); over > 0 {
 		return next, time.Duration(over)

@@ -46,6 +46,23 @@ func TestTake(t *testing.T) {
 	}
 }
 
+// F8: a clock that is set back refuses nobody for longer than a limit that is used up does.
+func TestTakeAfterClockStep(t *testing.T) {
+	t.Parallel()
+	r, now := rate.Config{Rate: 2, Burst: 4}, time.Unix(1.8e9, 0)
+	next, wait := r.Take(0, now.UnixNano())
+	if wait != 0 {
+		t.Fatalf("the first event waits for %s", wait)
+	}
+	now = now.Add(-time.Hour)
+	if next, wait = r.Take(next, now.UnixNano()); wait > time.Second/2 {
+		t.Errorf("wait %s after the clock was set back", wait)
+	}
+	if _, wait = r.Take(next, now.Add(wait).UnixNano()); wait != 0 {
+		t.Errorf("not allowed after the wait, for %s", wait)
+	}
+}
+
 func TestCheck(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

@@ -46,7 +46,14 @@ func (l *Limiter[K]) Over(key K, r rate.Config, now time.Time) (wait time.Durati
 	if !stored {
 		next = *l.group(key)
 	}
-	_, wait = r.Take(next, now.UnixNano())
+	after, wait := r.Take(next, now.UnixNano())
+	switch {
+	case wait == 0:
+	case stored:
+		l.by[key] = after // next, unless the clock was set back
+	default:
+		*l.group(key) = after
+	}
 	return wait, wait > 0
 }
 

@@ -73,6 +73,26 @@ func TestLimiterIsFull(t *testing.T) {
 	}
 }
 
+// F2: a clock that is set back refuses nobody for longer than a limit that is used up does, also if only Over is asked.
+func TestLimiterAfterClockStep(t *testing.T) {
+	t.Parallel()
+	now, r := time.Unix(1e9, 0), rate.Config{Rate: 2, Burst: 10}
+	l := admission.NewLimiter[int](2)
+	for key := range 3 { // the last one shares the limit of a group
+		l.Take(key, r, now)
+	}
+	now = now.Add(-time.Hour)
+	for key := range 3 {
+		wait, _ := l.Over(key, r, now)
+		if wait > time.Second/2 {
+			t.Errorf("key %d: wait %s after the clock was set back", key, wait)
+		}
+		if _, over := l.Over(key, r, now.Add(time.Second/2)); over {
+			t.Errorf("key %d: over after the wait", key)
+		}
+	}
+}
+
 // A request under a limit allocates nothing.
 func TestLimiterAllocates(t *testing.T) { //nolint:paralleltest // it counts allocations
 	l, r, now := admission.NewLimiter[admission.Source](100), rate.Config{Rate: 1e6, Burst: 1e6}, time.Now()

@@ -68,11 +68,15 @@ if redis.replicate_commands then redis.replicate_commands() end
 local t = redis.call('TIME')
 local now = tonumber(t[1]) * 1000000 + tonumber(t[2])
 local before = redis.call('GET', KEYS[1])
-local after = math.max(before and tonumber(before) or 0, now) + tonumber(ARGV[1])
-local over = after - now - tonumber(ARGV[2])
-if over > 0 then return over end
-redis.call('SET', KEYS[1], string.format('%.0f', after), 'PX', string.format('%.0f', math.ceil((after - now) / 1000)))
-return 0
+local stored = before and tonumber(before) or 0
+local next = math.min(stored, now + tonumber(ARGV[2]))
+local after = math.max(next, now) + tonumber(ARGV[1])
+local over = math.max(0, after - now - tonumber(ARGV[2]))
+if over > 0 then after = next end
+if over == 0 or next < stored then
+  redis.call('SET', KEYS[1], string.format('%.0f', after), 'PX', string.format('%.0f', math.ceil((after - now) / 1000)))
+end
+return over
 `
 
 // script is a script with the name that the store gives it.

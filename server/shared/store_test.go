@@ -326,6 +326,15 @@ func TestTake(t *testing.T) {
 	if wait, _ := b.Take(t.Context(), r, "identity", "i", "alice"); wait == 0 {
 		t.Error("more than the rate")
 	}
+	now = now.Add(-time.Hour) // the clock of the store is set back
+	m.SetTime(now)
+	if wait, err := a.Take(t.Context(), r, "identity", "i", "alice"); wait > 500*time.Millisecond || err != nil {
+		t.Errorf("after the clock was set back: wait %s, %v", wait, err)
+	}
+	m.SetTime(now.Add(500 * time.Millisecond))
+	if wait, err := a.Take(t.Context(), r, "identity", "i", "alice"); wait != 0 || err != nil {
+		t.Errorf("after the clock was set back, and the wait: %s, %v", wait, err)
+	}
 }
 
 // Each call of a sampled request is a span with its operation and its result.
