@@ -26,7 +26,13 @@ func (n *Node) openShared(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if n.shared, err = shared.Open(*n.started.Shared, shared.Options{Local: local, Logger: n.log}); err != nil {
+	o := shared.Options{Local: local, Logger: n.log}
+	if dir := n.started.StateDir; dir != "" {
+		if o.Since, err = uses.Retire(filepath.Join(dir, usesFile)); err != nil {
+			return fmt.Errorf("uses of tokens: %w", err)
+		}
+	}
+	if n.shared, err = shared.Open(*n.started.Shared, o); err != nil {
 		return n.started.Locate(fault.Under(err, "shared"))
 	}
 	n.uses.Store(local)

@@ -179,3 +179,52 @@ func TestTokenBudgetAfterKill(t *testing.T) {
 		t.Errorf("%v: %s", err, text)
 	}
 }
+
+// D20: a token that was used as often as allowed gets no certificate after the place where uses are counted has changed:
+// from a file to a store that has counted before, and back.
+func TestTokenBudgetMoves(t *testing.T) {
+	t.Parallel()
+	store := miniredis.RunT(t)
+	store.SetTime(time.Now().Add(-time.Hour)) // the memory of the store begins before that of the file
+	provider, other := idp.New(t, idp.Options{Now: ahead}), idp.New(t, idp.Options{})
+	s := process.Serve(t, process.Setup{
+		PKI: pki.New(pki.Options{}), Issuer: other.URL(), Embedded: true, More: "state_dir: state\n",
+		Issuers: budget(provider, "single-use: true"),
+	})
+	name := filepath.Join(s.Dir, "mayfly.yaml")
+	alone, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	restart := func(settings string) {
+		t.Helper()
+		if err := os.WriteFile(name, append(alone, settings...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s.KillAndStart(t)
+	}
+	use := func(r process.Request, want string) {
+		t.Helper()
+		call, done := s.Caller(t, true)
+		defer done()
+		if text := fmt.Sprint(call(r)); !strings.Contains(text, want) {
+			t.Errorf("%s; want %s", text, want)
+		}
+	}
+	shared := "shared: {valkey: {addresses: [\"" + store.Addr() + "\"], timeout: 5s}}\n"
+	old := process.Requests(t, provider)[0]
+	use(old, "<nil>")
+	restart(shared)
+	use(old, "TOKEN_REPLAYED")
+	hourAgo := time.Now().Add(-time.Hour) // as if the file had not been used for long
+	if err := os.Chtimes(filepath.Join(s.Dir, "state", "token-uses.retired"), hourAgo, hourAgo); err != nil {
+		t.Fatal(err)
+	}
+	restart(shared)
+	use(process.Requests(t, provider)[1], "<nil>")
+	young := process.Requests(t, provider)[2]
+	use(young, "<nil>")
+	time.Sleep(7 * time.Second) // the token is then older than the next process
+	restart("")
+	use(young, "TOKEN_REPLAYED")
+}

@@ -27,7 +27,10 @@ import (
 // Options for [Open].
 type Options struct {
 	// Local counts uses in this process while the store does not answer.
-	Local  *uses.Local
+	Local *uses.Local
+	// Since is when uses are counted in the store: tokens that were issued before may have been used elsewhere. The
+	// zero time: the store has always counted.
+	Since  time.Time
 	Logger *slog.Logger // nil: none
 }
 
@@ -41,7 +44,7 @@ type Store struct {
 	takes   script
 	slots   chan struct{}
 	seen    [groups]atomic.Int64 // the highest number of uses of a group that the store has acknowledged
-	lost    atomic.Int64         // Unix ns: tokens issued before may have been evicted
+	lost    atomic.Int64         // Unix ns: tokens issued before may have been evicted, or used elsewhere
 	breaker breaker
 
 	mu      sync.Mutex
@@ -67,6 +70,9 @@ func Open(c Config, o Options) (*Store, error) {
 	s := &Store{
 		config: *c.Valkey, o: o, slots: make(chan struct{}, concurrent), spends: newScript(spendText),
 		takes: newScript(takeText),
+	}
+	if !o.Since.IsZero() {
+		s.lost.Store(o.Since.UnixNano())
 	}
 	s.metrics = newMetrics(s)
 	s.breaker.last = errNotConnected

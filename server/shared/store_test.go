@@ -378,3 +378,29 @@ func TestNoSecrets(t *testing.T) { //nolint:paralleltest // it sets the environm
 	config.Password = typed
 	connect(t, config).spend(t, token(1), uses.Counted)
 }
+
+// D20: a token that may have been used before this process has counted in the store is refused.
+func TestSince(t *testing.T) {
+	t.Parallel()
+	m := miniredis.RunT(t)
+	m.SetTime(time.Now().Add(-time.Hour))
+	first := connect(t, small(m.Addr()))
+	u := token(2)
+	first.spend(t, u, uses.Counted)
+	config := small(m.Addr())
+	late, err := shared.Open(shared.Config{Valkey: &config}, shared.Options{
+		Local: first.local, Since: u.IssuedAt.Add(time.Second),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	late.Start(context.Background())
+	t.Cleanup(late.Close)
+	if result, err := late.Spend(t.Context(), u); result != uses.Unknown || err == nil {
+		t.Errorf("%s, %v", result, err)
+	}
+	u.IssuedAt = u.IssuedAt.Add(time.Minute)
+	if result, err := late.Spend(t.Context(), u); result != uses.Counted || err != nil {
+		t.Errorf("a younger token: %s, %v", result, err)
+	}
+}

@@ -192,6 +192,33 @@ func (l *Local) open(name string) (err error) {
 	return l.file.rewrite()
 }
 
+// retired is the end of the name of a file whose process counts elsewhere now.
+const retired = ".retired"
+
+// Retire moves a file with uses away, because they are counted elsewhere from now on: the file would not have the uses
+// from now on, and what counts elsewhere does not have those of the file. It returns the time up to which tokens that
+// are in the file may have been issued, also when the file was moved before; the zero time if there was no file.
+func Retire(name string) (until time.Time, err error) {
+	if _, err := os.Lstat(name); err == nil {
+		lock, err := durable.TryLock(name + ".lock")
+		if err != nil {
+			return until, err
+		}
+		err = errors.Join(os.Rename(name, name+retired), durable.SyncDir(filepath.Dir(name)), lock.Unlock())
+		if err != nil {
+			return until, err
+		}
+	}
+	st, err := os.Stat(name + retired)
+	if errors.Is(err, fs.ErrNotExist) {
+		return until, nil
+	}
+	if err != nil {
+		return until, err
+	}
+	return st.ModTime().Add(leeway), nil // the clock of a provider may be ahead
+}
+
 // load reads the records of a file. A file that does not exist has none.
 func (l *Local) load(name string) error {
 	f, err := os.Open(name) //nolint:gosec // the file of this process

@@ -238,3 +238,34 @@ func TestCompaction(t *testing.T) {
 	}
 	closed(t, l)
 }
+
+// D20: a file is moved away when uses are counted elsewhere, and stays known; what counts in the file then begins again.
+func TestRetire(t *testing.T) {
+	t.Parallel()
+	c, name := newClocks(), filepath.Join(t.TempDir(), "uses")
+	if until, err := uses.Retire(name); err != nil || !until.IsZero() {
+		t.Errorf("without a file: %s, %v", until, err)
+	}
+	if until, err := uses.Retire(filepath.Join(name, "uses")); err != nil || !until.IsZero() {
+		t.Errorf("without a directory: %s, %v", until, err)
+	}
+	l := withFile(t, c, name)
+	c.pass(time.Second)
+	u := c.token(1)
+	spend(t, l, u, uses.Counted)
+	if _, err := uses.Retire(name); err == nil {
+		t.Error("the file of a running process was moved away")
+	}
+	closed(t, l)
+	first, err := uses.Retire(name)
+	if err != nil || first.Before(time.Now()) || first.After(time.Now().Add(2*time.Minute)) {
+		t.Errorf("%s, %v", first, err)
+	}
+	if again, err := uses.Retire(name); err != nil || !again.Equal(first) {
+		t.Errorf("at the next start: %s, %v; want %s", again, err, first)
+	}
+	c.pass(time.Second)
+	l = withFile(t, c, name)
+	spend(t, l, u, uses.Unknown)
+	closed(t, l)
+}
