@@ -180,8 +180,8 @@ func TestTokenBudgetAfterKill(t *testing.T) {
 	}
 }
 
-// D20: a token that was used as often as allowed gets no certificate after the place where uses are counted has changed:
-// from a file to a store that has counted before, and back.
+// D20: a token that was used as often as allowed gets no certificate after the place where uses are counted has
+// changed: from a file to a store that has counted before, and back.
 func TestTokenBudgetMoves(t *testing.T) {
 	t.Parallel()
 	store := miniredis.RunT(t)

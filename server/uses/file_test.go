@@ -239,7 +239,8 @@ func TestCompaction(t *testing.T) {
 	closed(t, l)
 }
 
-// D20: a file is moved away when uses are counted elsewhere, and stays known; what counts in the file then begins again.
+// D20: a file is moved away when uses are counted elsewhere, and stays known. What counts in the file later begins
+// again.
 func TestRetire(t *testing.T) {
 	t.Parallel()
 	c, name := newClocks(), filepath.Join(t.TempDir(), "uses")
