@@ -39,6 +39,7 @@ type retries struct {
 	mu   sync.Mutex
 	by   map[retryKey]*retried
 	ages list.List // of *retried: finished ones, oldest first
+	size int       // of their certificates, in bytes
 }
 
 // retried is a certificate that was issued or is being issued.
@@ -52,7 +53,8 @@ type retried struct {
 }
 
 const (
-	maxRetries    = 1 << 15 // certificates that are stored, about 2 KiB each
+	maxRetries    = 1 << 15          // certificates that are stored, about 2 KiB each
+	maxRetrySize  = maxRetries << 11 // of all, in bytes: claims can make one eight times as large
 	retryLifetime = ca.Validity / 2
 )
 
@@ -110,7 +112,7 @@ func (r *retries) finish(one *retried, der []byte, config string) {
 // keep stores a finished certificate. The caller holds mu.
 func (r *retries) keep(one *retried, until time.Time) {
 	one.until, one.age = until, r.ages.PushBack(one)
-	if r.ages.Len() > maxRetries {
+	for r.size += len(one.der); r.ages.Len() > maxRetries || r.size > maxRetrySize; {
 		r.drop(r.oldest())
 	}
 }
@@ -119,6 +121,7 @@ func (r *retries) keep(one *retried, until time.Time) {
 func (r *retries) drop(one *retried) {
 	r.ages.Remove(one.age)
 	delete(r.by, one.key)
+	r.size -= len(one.der)
 }
 
 // oldest returns the certificate that was stored first, or nil. The caller holds mu.
