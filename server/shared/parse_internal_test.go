@@ -1,6 +1,7 @@
 package shared
 
 import (
+	"math"
 	"strings"
 	"testing"
 )
@@ -10,6 +11,7 @@ func FuzzReply(f *testing.F) {
 	f.Add(int64(1), int64(1), int64(1.8e12), int64(1), int64(0), 5)
 	f.Add(int64(0), int64(3), int64(1.8e12), int64(9), int64(1), 5)
 	f.Add(int64(1), int64(0), int64(0), int64(-1), int64(2), 4)
+	f.Add(int64(1), int64(1), int64(1.8e12), int64(math.MaxInt64), int64(0), 5)
 	f.Fuzz(func(t *testing.T, status, used, born, seq, lost int64, n int) {
 		all := []int64{status, used, born, seq, lost, 0, 0}
 		r, err := parseReply(all[:min(max(n, 0), len(all))])
@@ -19,6 +21,9 @@ func FuzzReply(f *testing.F) {
 		if n != 5 || r.status != status || r.used != used || r.born.UnixMilli() != born || r.seq != seq ||
 			r.lost != (lost == 1) {
 			t.Errorf("%d: %+v", all, r)
+		}
+		if r.seq > maxSeq { // the store would get it back, and could not count with it
+			t.Errorf("%+v is accepted", r)
 		}
 		if r.status == statusCounted && (r.used < 1 || r.seq < 1) {
 			t.Errorf("%+v is a use", r)

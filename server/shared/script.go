@@ -115,6 +115,9 @@ type reply struct {
 	lost   bool
 }
 
+// maxSeq is the highest seq: larger numbers are not exact in Lua.
+const maxSeq = 1 << 53
+
 // parseReply reads a reply. A store that answers something else is not trusted to have counted.
 func parseReply(all []int64) (reply, error) {
 	if len(all) != 5 {
@@ -122,7 +125,7 @@ func parseReply(all []int64) (reply, error) {
 	}
 	r := reply{status: all[0], used: all[1], born: time.UnixMilli(all[2]), seq: all[3], lost: all[4] == 1}
 	if r.status < statusReplayed || r.status > statusUnknown || r.used < 0 || all[2] <= 0 ||
-		r.seq < 0 || all[4]>>1 != 0 ||
+		r.seq < 0 || r.seq > maxSeq || all[4]>>1 != 0 ||
 		r.status == statusCounted && (r.used < 1 || r.seq < 1) {
 		return reply{}, fmt.Errorf("the store answers with the numbers %d", all)
 	}

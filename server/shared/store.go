@@ -240,8 +240,8 @@ func (s *Store) Take(ctx context.Context, r rate.Config, what ...string) (wait t
 	}
 	err = s.call(ctx, opTake, func(ctx context.Context, c valkey.Client) error {
 		n, err := s.takes.run(ctx, c, []string{key}, args).AsInt64()
-		if err == nil && n < 0 {
-			err = fmt.Errorf("the store answers with a wait of %d microseconds", n)
+		if most := max(1, r.Interval().Microseconds()); err == nil && (n < 0 || n > most) {
+			err = fmt.Errorf("the store answers with a wait of %d microseconds; the longest is %d", n, most)
 		}
 		wait = time.Duration(n) * time.Microsecond
 		return err

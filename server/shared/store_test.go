@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"log/slog"
+	"math"
 	"strconv"
 	"strings"
 	"sync"
@@ -403,4 +404,24 @@ func TestSince(t *testing.T) {
 	if result, err := late.Spend(t.Context(), u); result != uses.Counted || err != nil {
 		t.Errorf("a younger token: %s, %v", result, err)
 	}
+}
+
+// F8: a store that answers with a wait that no rate has is not believed: it would overflow, and count as none.
+func TestTakeLies(t *testing.T) {
+	t.Parallel()
+	m := miniredis.RunT(t)
+	c := connect(t, small(m.Addr()))
+	for _, n := range []int{math.MaxInt64/1000 + 1, 500_001, -1} {
+		m.Server().SetPreHook(func(p *server.Peer, cmd string, args ...string) bool {
+			take := strings.HasPrefix(cmd, "EVAL") && strings.Contains(args[2], "rate:")
+			if take {
+				p.WriteInt(n)
+			}
+			return take
+		})
+		if wait, err := c.Take(t.Context(), rate.Config{Rate: 2, Burst: 6}, "identity"); err == nil || wait != 0 {
+			t.Errorf("%d: %s, %v", n, wait, err)
+		}
+	}
+	m.Server().SetPreHook(nil)
 }
