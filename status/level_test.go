@@ -168,6 +168,9 @@ func TestCountsRefused(t *testing.T) {
 
 func FuzzCounts(f *testing.F) {
 	f.Add(metricsPage(1, map[string]int{"none": 3, "log": 1, "caller": 2}, 3))
+	f.Add("mayfly_slo_requests_total{fault=\"none\"} 9223372036854775807\n" +
+		"mayfly_slo_requests_total{fault=\"log\"} 9223372036854774784\n" +
+		"# TYPE mayfly_slo_issued_seconds histogram\nmayfly_slo_issued_seconds_bucket{le=\"1\"} 1\n")
 	f.Add("mayfly_slo_requests_total{fault=\"none\"} NaN\nmayfly_slo_issued_seconds_bucket{le=\"1\"} -5\n")
 	f.Fuzz(func(t *testing.T, page string) {
 		c, err := counts(t, page, http.StatusOK)

@@ -218,9 +218,10 @@ func (m families) sum(name string) (out int) {
 	return out
 }
 
-// count is a value as a count: not negative, and finite.
+// count is a value as a count: not negative, and so small that a page of them can be added up.
 func count(v float64) int {
-	if !(v > 0) || v > math.MaxInt64 {
+	const most = 1 << 40
+	if !(v > 0) || v > most {
 		return 0
 	}
 	return int(v)
