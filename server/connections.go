@@ -303,7 +303,7 @@ func (c *connections) report(cause int, peer netip.Addr, now time.Time) {
 	c.lastRefusal.Store(now.UnixNano())
 	c.unlogged.Add(1)
 	last := c.loggedAt.Load()
-	if now.UnixNano()-last < int64(logEvery) || !c.loggedAt.CompareAndSwap(last, now.UnixNano()) {
+	if !passed(last, now.UnixNano(), logEvery) || !c.loggedAt.CompareAndSwap(last, now.UnixNano()) {
 		return
 	}
 	text := "all connections of the listener are taken"
@@ -315,6 +315,9 @@ func (c *connections) report(cause int, peer netip.Addr, now time.Time) {
 		"listener", c.name, "cause", refusalCauses[cause], "source", peer.String(),
 		"count", c.unlogged.Swap(0), "open", c.count(), "limit", c.most, "limit_per_source", c.share)
 }
+
+// passed reports whether the time d has passed since last, or the clock was set back. Times are in Unix nanoseconds.
+func passed(last, now int64, d time.Duration) bool { return now < last || now-last >= int64(d) }
 
 func (c *connections) count() int {
 	c.mu.Lock()
@@ -378,7 +381,7 @@ func (c *conn) Write(p []byte) (int, error) {
 	}
 	if limit := c.all.write; limit > 0 {
 		now := c.all.now()
-		if now.UnixNano()-c.deadlineSet.Load() > int64(limit/4) {
+		if passed(c.deadlineSet.Load(), now.UnixNano(), limit/4) {
 			c.deadlineSet.Store(now.UnixNano())
 			_ = c.SetWriteDeadline(now.Add(limit)) // on a closed connection, Write fails
 		}

@@ -129,7 +129,7 @@ func writeRefusal(w http.ResponseWriter, f *fault.Error, id string) {
 func (r *refusals) due(now time.Time) (count int64, due bool) {
 	r.count.Add(1)
 	last := r.since.Load()
-	if now.UnixNano()-last < int64(refuseEvery) || !r.since.CompareAndSwap(last, now.UnixNano()) {
+	if !passed(last, now.UnixNano(), refuseEvery) || !r.since.CompareAndSwap(last, now.UnixNano()) {
 		return 0, false
 	}
 	return r.count.Swap(0), true

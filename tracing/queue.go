@@ -72,7 +72,7 @@ func (c *counted) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) err
 	}
 	c.queue.failed.Add(float64(len(spans)))
 	now, last := time.Now().UnixNano(), c.queue.logged.Load()
-	if now-last >= int64(logEvery) && c.queue.logged.CompareAndSwap(last, now) {
+	if (now < last || now-last >= int64(logEvery)) && c.queue.logged.CompareAndSwap(last, now) {
 		c.queue.log.WarnContext(context.WithoutCancel(ctx), "traces are not exported", "cause", err.Error())
 	}
 	return nil
