@@ -3,6 +3,7 @@ package tracing
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -29,7 +30,7 @@ type queue struct {
 // logEvery is the time between two lines of the log about a collector that does not accept spans.
 const logEvery = time.Minute
 
-func newQueue(to sdk.SpanExporter, log *slog.Logger) *queue {
+func newQueue(to sdk.SpanExporter, secrets []string, log *slog.Logger) *queue {
 	q := &queue{log: log, spans: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "mayfly_tracing_spans_total",
 		Help: "Spans of sampled requests, by result: exported; failed: in a batch that the collector did not accept, " +
@@ -41,7 +42,7 @@ func newQueue(to sdk.SpanExporter, log *slog.Logger) *queue {
 		Name: "mayfly_tracing_spans_waiting",
 		Help: "Spans that have ended and that the collector has not accepted yet.",
 	}, func() float64 { return float64(q.queued.Load()) })
-	q.SpanProcessor = sdk.NewBatchSpanProcessor(&counted{to, q}, sdk.WithMaxQueueSize(maxQueued),
+	q.SpanProcessor = sdk.NewBatchSpanProcessor(&counted{to, secrets, q}, sdk.WithMaxQueueSize(maxQueued),
 		sdk.WithMaxExportBatchSize(batch), sdk.WithBatchTimeout(batchEvery), sdk.WithExportTimeout(maxTimeout+retryFor))
 	return q
 }
@@ -59,7 +60,25 @@ func (q *queue) OnEnd(s sdk.ReadOnlySpan) {
 // counted is an exporter that counts.
 type counted struct {
 	sdk.SpanExporter
-	queue *queue
+	secrets []string // that must not be logged
+	queue   *queue
+}
+
+// maxCause bounds the text of an error, which may be from the collector, in bytes.
+const maxCause = 300
+
+// cause returns the text of an error for the log. An answer that repeats the request would have its secrets.
+func (c *counted) cause(err error) string {
+	text := err.Error()
+	for _, secret := range c.secrets {
+		if secret != "" {
+			text = strings.ReplaceAll(text, secret, "(secret)")
+		}
+	}
+	if len(text) > maxCause {
+		text = strings.ToValidUTF8(text[:maxCause], "") + "…"
+	}
+	return text
 }
 
 // ExportSpans implements [sdk.SpanExporter]. It returns no error: the SDK would write it to standard error.
@@ -73,7 +92,7 @@ func (c *counted) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) err
 	c.queue.failed.Add(float64(len(spans)))
 	now, last := time.Now().UnixNano(), c.queue.logged.Load()
 	if (now < last || now-last >= int64(logEvery)) && c.queue.logged.CompareAndSwap(last, now) {
-		c.queue.log.WarnContext(context.WithoutCancel(ctx), "traces are not exported", "cause", err.Error())
+		c.queue.log.WarnContext(context.WithoutCancel(ctx), "traces are not exported", "cause", c.cause(err))
 	}
 	return nil
 }

@@ -12,8 +12,10 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -76,11 +78,11 @@ func Open(c *Config, o Options) (*Tracer, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	exporter, err := c.OTLP.exporter()
+	exporter, secrets, err := c.OTLP.exporter()
 	if err != nil {
 		return nil, fault.Under(err, "otlp")
 	}
-	t := &Tracer{sample: defaultSample, queue: newQueue(exporter, o.Logger), exporter: exporter}
+	t := &Tracer{sample: defaultSample, queue: newQueue(exporter, secrets, o.Logger), exporter: exporter}
 	if c.Sample != nil {
 		t.sample = *c.Sample
 	}
@@ -116,18 +118,19 @@ func (c *Config) Inspect() error {
 	if c == nil {
 		return nil
 	}
-	_, err := c.OTLP.exporter()
+	_, _, err := c.OTLP.exporter()
 	return fault.Under(err, "otlp")
 }
 
-// exporter returns the client of the collector. Every option is set, so that no environment variable decides.
-func (c *OTLPConfig) exporter() (sdk.SpanExporter, error) {
+// exporter returns the client of the collector, and the values of the headers, which are secrets. Every option is set,
+// so that no environment variable decides.
+func (c *OTLPConfig) exporter() (_ sdk.SpanExporter, secrets []string, err error) {
 	headers, roots, err := c.Read()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	timeout := c.timeout()
-	return otlptracehttp.New(context.Background(),
+	out, err := otlptracehttp.New(context.Background(),
 		otlptracehttp.WithTLSClientConfig(nil), // the client has its own
 		otlptracehttp.WithEndpointURL(c.Endpoint("/v1/traces")),
 		otlptracehttp.WithHeaders(headers),
@@ -143,6 +146,7 @@ func (c *OTLPConfig) exporter() (sdk.SpanExporter, error) {
 			Timeout: timeout, Roots: roots, IdleConns: 1, MaxConns: 1, IdleTimeout: time.Minute,
 		})),
 	)
+	return out, slices.Collect(maps.Values(headers)), err
 }
 
 func (c *OTLPConfig) timeout() time.Duration {
