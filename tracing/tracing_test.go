@@ -209,7 +209,7 @@ func TestCollectorFails(t *testing.T) { //nolint:paralleltest // it looks for go
 		"repeats": func(w http.ResponseWriter) { // the request, as some proxies do
 			http.Error(w, "Authorization: canary"+strings.Repeat(" ", 10000), http.StatusForbidden)
 		},
-		"hangs":   nil,
+		"hangs": nil,
 	} {
 		t.Run(name, func(t *testing.T) { //nolint:paralleltest // as above
 			c := otlp.New(t)
