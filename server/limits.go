@@ -35,17 +35,19 @@ const (
 
 // The number of keys that are stored; further ones share limits. Each needs less than 100 bytes.
 const (
-	maxLimitedSources  = 1 << 16
-	maxLimitedVerified = 1 << 16
+	maxLimitedSources    = 1 << 16
+	maxLimitedByIdentity = 1 << 16
+	maxLimitedByIssuer   = 1 << 16
 )
 
 // rates counts requests for certificates under the limits of [Rates]. The values of a limit are a part of its keys: a
 // reload that does not change them forgets no count.
 type rates struct {
-	now      func() time.Time
-	seed     maphash.Seed
-	sources  *admission.Limiter[sourceKey]
-	verified *admission.Limiter[uint64] // by hash of a verifiedKey
+	now     func() time.Time
+	seed    maphash.Seed
+	sources *admission.Limiter[sourceKey]
+	// By hash of a verifiedKey. They are apart, so that many identities leave room for the entries.
+	identities, issuers *admission.Limiter[uint64]
 }
 
 type sourceKey struct {
@@ -62,7 +64,8 @@ type verifiedKey struct {
 func newRates(now func() time.Time) *rates {
 	return &rates{
 		now: now, seed: maphash.MakeSeed(), sources: admission.NewLimiter[sourceKey](maxLimitedSources),
-		verified: admission.NewLimiter[uint64](maxLimitedVerified),
+		identities: admission.NewLimiter[uint64](maxLimitedByIdentity),
+		issuers:    admission.NewLimiter[uint64](maxLimitedByIssuer),
 	}
 }
 
@@ -140,5 +143,9 @@ func (s *Server) takeVerified(ctx context.Context, core *Core, k verifiedKey) (w
 			return wait
 		}
 	}
-	return s.rates.verified.Take(maphash.Comparable(s.rates.seed, k), k.rate, s.rates.now())
+	limiter := s.rates.identities
+	if k.limit == limitIssuer {
+		limiter = s.rates.issuers
+	}
+	return limiter.Take(maphash.Comparable(s.rates.seed, k), k.rate, s.rates.now())
 }
