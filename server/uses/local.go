@@ -32,7 +32,7 @@ type Local struct {
 	born   time.Time // uses before are not known; of a file only
 	shards [shards]shard
 	live   atomic.Int64 // tokens
-	full   atomic.Int64 // when a token was refused because there is no room, in Unix nanoseconds; 0: never
+	full   atomic.Int64 // when a use was not counted because there is no room, in Unix nanoseconds; 0: never
 	file   *file        // nil: memory only
 }
 
@@ -117,6 +117,9 @@ func (l *Local) Spend(ctx context.Context, u Use) (Result, error) {
 		return Unknown, u.Unknown(older)
 	}
 	n, err := l.count(u)
+	if err != nil && err.Result == Unavailable || err == nil && n == 0 {
+		l.full.Store(l.o.Wall().UnixNano())
+	}
 	if err != nil {
 		return err.Result, err
 	}
@@ -159,7 +162,6 @@ func (l *Local) count(u Use) (uint32, *Error) {
 		}
 		l.sweep(s, now, elapsed)
 		if !l.room() {
-			l.full.Store(now.UnixNano())
 			if u.IssueUncounted {
 				return 0, nil
 			}

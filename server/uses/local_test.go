@@ -217,3 +217,23 @@ func BenchmarkSpend(b *testing.B) {
 		}
 	}
 }
+
+// A use that was counted elsewhere needs no room: without it, nothing is wrong.
+func TestRememberWithoutRoom(t *testing.T) {
+	t.Parallel()
+	c := newClocks()
+	o := c.options()
+	o.Tokens = 1
+	l := open(t, o)
+	c.pass(time.Minute)
+	first := c.token(1)
+	l.Remember(first)
+	l.Remember(c.token(1))
+	if n, _ := l.Tokens(); n != 1 || l.Used(first.Key) != 1 || l.Warning() != "" {
+		t.Errorf("%d tokens; %s", n, l.Warning())
+	}
+	spend(t, l, c.token(1), uses.Unavailable)
+	if l.Warning() == "" {
+		t.Error("no warning after a token was refused")
+	}
+}
