@@ -38,7 +38,7 @@ var errNoLogs = errors.New("the canary needs transparency logs, and certificates
 
 // Canary takes the steps of [Authority.Issue] up to the verified SCTs, and ends there: one signature, over a
 // precertificate, which the poison extension makes useless (RFC 6962 §3.1). It cannot make a certificate: before the
-// signature it gives up the only value from which the TBSCertificate with the SCTs can be built. The outcome of the
+// signature it discards the only value from which the TBSCertificate with the SCTs can be built. The outcome of the
 // intent has neither a certificate nor an error. Its errors are [fault.Error] values.
 func (a *Authority) Canary(ctx context.Context, r CanaryRequest) (_ *CanaryResult, err error) {
 	r.Begin(CanaryBuild)

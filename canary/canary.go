@@ -65,7 +65,7 @@ func New(o Options) *Canary {
 	return c
 }
 
-// Changed has the interval read again.
+// Changed causes the interval to be read again.
 func (c *Canary) Changed() {
 	select {
 	case c.changed <- struct{}{}:
@@ -107,7 +107,7 @@ func (c *Canary) Run(ctx context.Context) {
 	}
 }
 
-// jittered returns a duration that differs from d by a tenth at the most.
+// jittered returns a duration that differs from d by at most a tenth.
 func jittered(d time.Duration) time.Duration {
 	return d - d/10 + rand.N(d/5+1) //nolint:gosec // jitter, no secret
 }
@@ -161,7 +161,7 @@ var ErrOff = errors.New("the canary is off: each run puts an entry into the logs
 // recent is how old a result may be in place of a run on demand.
 const recent = 10 * time.Second
 
-// Now makes a run on demand, or returns the result of the last one if it ended less than ten seconds ago: demand
+// Now makes a run on demand, or returns the result of the last run if that ended less than ten seconds ago: callers
 // cannot put more than one entry into the logs in that time. Its error is [ErrOff], or that ctx has ended.
 func (c *Canary) Now(ctx context.Context) (*Run, error) {
 	if c.o.Target().Interval == 0 {
@@ -189,7 +189,7 @@ func (c *Canary) Last() *Run {
 	return c.last
 }
 
-// warnAfter is how many runs in a row must fail before there is a warning: one that fails may be an accident.
+// warnAfter is how many runs in a row must fail before there is a warning: a single failure may be an exception.
 const warnAfter = 3
 
 // Warning returns what an operator should know about the last runs; "" if they succeeded.

@@ -17,9 +17,9 @@ const (
 
 // Config says how often the whole path is tried.
 type Config struct {
-	// Interval is the time between two runs, 10s to 24h; each run is up to a tenth of it early or late, so that
-	// replicas do not run at the same moment. Each run puts one precertificate into as many logs as ct.policy requires.
-	// Default: 1m.
+	// Interval is the time between two runs, 10s to 24h; each run is up to a tenth of the interval early or late, so
+	// that replicas do not run at the same moment. Each run puts one precertificate into as many logs as ct.policy
+	// requires. Default: 1m.
 	Interval *time.Duration `yaml:"interval"`
 }
 
@@ -34,7 +34,7 @@ func (c *Config) Period() time.Duration {
 	return *c.Interval
 }
 
-// Check finds what is wrong with it. withoutLogs says that certificates are issued without logs. Its errors are
+// Check finds what is wrong with c. withoutLogs says that certificates are issued without logs. Its errors are
 // [fault.Setting] values.
 func (c *Config) Check(withoutLogs bool) error {
 	if c == nil {

@@ -15,7 +15,8 @@ import (
 	"github.com/mayfly-ca/mayfly/pop"
 )
 
-// keyKinds are the keys that a run can have certified, the cheapest first, by their names in client_algorithms.
+// keyKinds are the kinds of keys for which a run can request a certificate, the cheapest first, by their names in
+// client_algorithms.
 var keyKinds = []struct {
 	name string
 	make func() (crypto.Signer, error)
@@ -51,7 +52,7 @@ func rsaKey(bits int) func() (crypto.Signer, error) {
 	return func() (crypto.Signer, error) { return rsa.GenerateKey(rand.Reader, bits) }
 }
 
-// clientKey is the key that runs have certified. It stays the same until a configuration does not permit it.
+// clientKey is the key for which runs request certificates. It stays the same until a configuration does not permit it.
 type clientKey struct {
 	name string // in client_algorithms
 	key  crypto.Signer

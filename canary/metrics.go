@@ -24,7 +24,8 @@ func newMetrics() *metrics {
 		}, []string{"stage"}),
 		lastSuccess: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "mayfly_canary_last_success_timestamp_seconds",
-			Help: "When the last run of the canary that succeeded began, in seconds since 1970; 0: none did.",
+			Help: "When the last run of the canary that succeeded began, in seconds since 1970; 0: no run has " +
+				"succeeded.",
 		}),
 	}
 	for _, result := range []string{"success", "failure"} {

@@ -7,7 +7,7 @@ import (
 )
 
 // ServeHTTP implements [http.Handler], for the operator: GET returns the last [Run], POST makes one; both in JSON. The
-// status is 200 also for a run that failed, 404 if the canary is off, and 204 if there was no run yet.
+// status is 200 even for a run that failed, 404 if the canary is off, and 204 if there has been no run yet.
 func (c *Canary) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	run := c.Last()
 	err := error(nil)

@@ -39,7 +39,7 @@ const (
 	outcomeTime = 5 * time.Second
 )
 
-// errTime is the cause when the time of a run is over.
+// errTime is the cause if a run has exceeded its time.
 var errTime = fault.New(fault.NotReady, fmt.Errorf("no answer within %s", pathTime), "cause",
 	"the canary was too slow")
 

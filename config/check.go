@@ -62,7 +62,7 @@ func (l *loader) checkSettings() {
 	if c.Audit != nil {
 		l.main.add(fault.Under(c.Audit.Check(), "audit"))
 	} else if c.API.IdempotentRetry {
-		l.setting(fault.BadSetting("needs a journal, which has the certificates that are returned again",
+		l.setting(fault.BadSetting("needs a journal, which stores the certificates that are returned again",
 			"write audit.file, or remove the setting", "api", "idempotent_retry"))
 	}
 	l.main.add(fault.Under(c.Canary.Check(c.CT.None != nil), "canary"))
@@ -430,7 +430,7 @@ func (l *loader) warnUnaudited() {
 // warnForgetful warns if uses of tokens are counted in memory only.
 func (l *loader) warnForgetful() {
 	if l.config.Issuers.CountsUses() && l.config.StateDir == "" && l.config.Shared == nil {
-		l.warning(l.main, "how often tokens were used is forgotten at a restart, after which tokens that were issued "+
+		l.warning(l.main, "the counts of uses of tokens are lost at a restart, after which tokens that were issued "+
 			"before it get no certificate; write state_dir or shared", "state_dir")
 	}
 }

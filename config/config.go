@@ -57,8 +57,8 @@ type Config struct {
 	Tracing *tracing.Config `yaml:"tracing" restart:"yes"`
 	// Publish says where verifiers get the trust material of this CA.
 	Publish Publish `yaml:"publish"`
-	// StateDir is the directory in which the last good keys of identity providers, and how often tokens were used
-	// (certificates-per-token in the issuer file), outlast a restart; only the CA may write to it, and each CA needs
+	// StateDir is the directory in which the last good keys of identity providers, and the counts of uses of tokens
+	// (certificates-per-token in the issuer file), survive a restart; only the CA may write to it, and each CA needs
 	// its own. When omitted: nothing is kept.
 	StateDir string `yaml:"state_dir" path:"optional-dir" restart:"yes"`
 	// Shared is a store in which several servers count together: how often tokens were used, and limits.issuer and
@@ -122,9 +122,9 @@ type Listen struct {
 	// ProxyHeader is the header to which the proxies append: X-Forwarded-For, or Forwarded (RFC 7239). The other
 	// one is not read, because proxies pass it on as the client wrote it. Default: X-Forwarded-For.
 	ProxyHeader string `yaml:"proxy_header"`
-	// DrainDelay is how long a server that is stopped still accepts connections and requests. /readyz and gRPC health
-	// say meanwhile that it is not ready, so that balancers send their requests elsewhere: write more than the time in
-	// which your balancer notices that. Default: 0s.
+	// DrainDelay is how long a server that is being stopped still accepts connections and requests. Meanwhile /readyz
+	// and gRPC health say that the server is not ready, so that balancers send their requests elsewhere: write more
+	// than the time that your balancer takes to notice. Default: 0s.
 	DrainDelay time.Duration `yaml:"drain_delay"`
 	// MaxConnectionAge is the time, plus or minus a tenth, after which the client of a connection to http or grpc is
 	// asked for a new one, so that connections are balanced over servers that were added. Default: 30m.
@@ -141,10 +141,10 @@ type Listen struct {
 type API struct {
 	// V1 says whether the older API, /api/v1/ over REST, is served; gitsign needs it. Default: true.
 	V1 *bool `yaml:"v1"`
-	// IdempotentRetry says that a request that is repeated with the same token and the same key within five minutes
+	// IdempotentRetry says whether a request that is repeated with the same token and the same key within five minutes
 	// gets the same certificate again. A repeated request costs no signature, no log entry, and no use of a token with
-	// a budget. The journal then has the certificates, so that they are found again after a restart, unless
-	// audit.subjects is digest. It needs audit.file. Default: false.
+	// a budget. The journal then stores the certificates, so that they are found again after a restart, unless
+	// audit.subjects is digest. The setting needs audit.file. Default: false.
 	IdempotentRetry bool `yaml:"idempotent_retry"`
 }
 

@@ -1,10 +1,11 @@
-// Package doctor examines everything that a CA depends on: a configuration goes in, a table comes out that says of each
-// part whether it works, why not, and what to do.
+// Package doctor examines everything that a CA depends on: a configuration goes in, and a table comes out that says for
+// each part whether it works, why not, and what to do.
 //
 // The checks are those of other packages, which also run at the start of the CA and by "config check"; this package
 // composes them, runs them at the same time, bounds each in time, and puts each cause into the row to which it belongs.
 // A check that could not be made, because of another row, is skipped and says so. Nothing is changed, except that a
-// file is written to each directory of the CA and removed again, and that the whole path is tried if that is asked for.
+// file is written to each directory of the CA and removed again, and that the whole path is tried if the caller asks
+// for it.
 package doctor
 
 import (
@@ -55,7 +56,7 @@ type Options struct {
 	Admins []string
 	// Client returns how to ask an admin listener.
 	Client func(url string) (status.Options, error)
-	// Trial makes the whole path run in this process if no CA runs.
+	// Trial says that the whole path is tried in this process if no CA is running.
 	Trial bool
 	// Progress is called when the checks that are under way change. Optional.
 	Progress func(running []string)

@@ -52,7 +52,7 @@ func (e *exam) of(check, text string) []Row {
 	}
 	if e.files.broken() {
 		return []Row{skipped(check, "not checked as a whole, because of another problem of the configuration",
-			"solve the problem and run doctor again")}
+			"fix the problem and run doctor again")}
 	}
 	return []Row{ok(check, text)}
 }
@@ -61,8 +61,8 @@ func (e *exam) configuration(context.Context) []Row {
 	return otherwise(e.files["configuration"], "configuration", "digest "+e.cfg.Digest)
 }
 
-// permissions finds files that other users of this machine can change, and says if doctor runs as another user than
-// the owner of the CA's files.
+// permissions finds files that other users of this machine can change, and says whether doctor runs as a user who does
+// not own the CA's files.
 func (e *exam) permissions(context.Context) []Row {
 	const name = "permissions"
 	var out []Row
@@ -155,7 +155,7 @@ func (e *exam) tls(context.Context) (out []Row) {
 	return otherwise(out, name, text)
 }
 
-// tlsCertificate checks the end and the names of the certificate of a listener, which can be used now.
+// tlsCertificate checks the end and the names of the certificate of a listener. The certificate can be used now.
 func (e *exam) tlsCertificate(key, file string) (out []Row) {
 	const name = "TLS"
 	data, err := os.ReadFile(file) //nolint:gosec // the file that the configuration names
@@ -254,10 +254,10 @@ func (e *exam) place(check, dir string) []Row {
 	case !known:
 	case bytes < leastBytes:
 		return []Row{warning(check, fmt.Sprintf("%d MiB are free in %s", bytes>>20, dir),
-			fmt.Sprintf("free or add space: the CA wants %d MiB", leastBytes>>20))}
+			fmt.Sprintf("free or add space: the CA needs %d MiB", leastBytes>>20))}
 	case inodes < leastInodes:
 		return []Row{warning(check, fmt.Sprintf("%d files can still be made in %s", inodes, dir),
-			"remove files, or make the file system anew with more inodes")}
+			"remove files, or create the file system again with more inodes")}
 	}
 	return nil
 }

@@ -46,14 +46,14 @@ func (e *exam) descriptors(context.Context) []Row {
 		}
 	}
 	if len(e.running) > 0 {
-		return otherwise(out, name, fmt.Sprintf("the running CA may have the %d that it needs", want))
+		return otherwise(out, name, fmt.Sprintf("the running CA may open the %d that it needs", want))
 	}
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return []Row{skipped(name, err.Error(), "")}
 	}
 	tooFew("this process", int(min(uint64(limit.Max), math.MaxInt32))) //nolint:gosec,unconvert // signed on some systems
-	return otherwise(out, name, fmt.Sprintf("this process may have the %d that are needed", want))
+	return otherwise(out, name, fmt.Sprintf("this process may open the %d that are needed", want))
 }
 
 // leastMemory is less than a CA with the default limits needs under load.
@@ -64,16 +64,16 @@ func (e *exam) memory(context.Context) []Row {
 	limit := node.MemoryLimit()
 	switch {
 	case limit == 0:
-		return []Row{ok(name, "the control group has no limit")}
+		return []Row{ok(name, "the control group has no memory limit")}
 	case limit < leastMemory:
-		return []Row{warning(name, fmt.Sprintf("the control group has %d MiB", limit>>20),
+		return []Row{warning(name, fmt.Sprintf("the memory limit of the control group is %d MiB", limit>>20),
 			fmt.Sprintf("give the CA %d MiB or more; with less it accepts fewer connections", leastMemory>>20))}
 	}
-	return []Row{ok(name, fmt.Sprintf("the control group has %d MiB", limit>>20))}
+	return []Row{ok(name, fmt.Sprintf("the memory limit of the control group is %d MiB", limit>>20))}
 }
 
-// processors says how many processors the CA may use, by the machine and its control group.
+// processors says how many processors the CA may use, as the machine and the control group allow.
 func (e *exam) processors(context.Context) []Row {
-	return []Row{ok("processors", fmt.Sprintf("%d can compute at once, by the machine and the "+
-		"control group", runtime.GOMAXPROCS(0)))}
+	return []Row{ok("processors", fmt.Sprintf("%d: the limit of the machine or its control group",
+		runtime.GOMAXPROCS(0)))}
 }

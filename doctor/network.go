@@ -45,7 +45,7 @@ func (e *exam) ask(ctx context.Context) {
 	}
 }
 
-// runningCA has the state of each CA that runs.
+// runningCA returns the state of each running CA.
 func (e *exam) runningCA(context.Context) []Row {
 	const name = "running CA"
 	out := slices.Clone(e.silent)
@@ -73,7 +73,7 @@ func (e *exam) version(context.Context) []Row {
 		if r.Build != nil && (r.Build.Version != mine.Version || r.Build.Commit != mine.Commit) {
 			out = append(out, warning(name, fmt.Sprintf("%s runs %s %s, and this is %s %s", r.URL, r.Build.Version,
 				r.Build.Commit, mine.Version, mine.Commit),
-				"restart the CA if it was upgraded, or use its own program"))
+				"restart the CA if it was upgraded, or use the program of its version"))
 		}
 	}
 	return otherwise(out, name, strings.TrimSpace(mine.Version+" "+mine.GoVersion))
@@ -108,7 +108,7 @@ func (e *exam) ports(context.Context) []Row {
 		}
 	}
 	if len(e.running) > 0 {
-		return otherwise(out, name, "the running CA has them")
+		return otherwise(out, name, "the running CA uses them")
 	}
 	return otherwise(out, name, "are free")
 }
@@ -130,7 +130,7 @@ func (e *exam) issuers(ctx context.Context) []Row {
 		row := ok("issuer "+one.Issuer, "its keys can be fetched")
 		if !one.OK {
 			row = problem(row.Check, one.Cause, "check the issuer's URL in "+e.cfg.Identity.File+
-				", its server and the way to it")
+				", its server and the network to it")
 		}
 		rows = append(rows, row)
 	}
@@ -152,7 +152,7 @@ func (e *exam) logs(ctx context.Context) []Row {
 	}
 	all, clocks, err := node.ExamineLogs(ctx, e.cfg)
 	if err != nil {
-		return append(rows, skipped("logs", err.Error(), "solve the problem and run doctor again"))
+		return append(rows, skipped("logs", err.Error(), "fix the problem and run doctor again"))
 	}
 	for _, one := range all {
 		check := "log " + one.Name
@@ -203,7 +203,7 @@ func (e *exam) sharedStore(ctx context.Context) []Row {
 	s.Start(ctx)
 	cause, warn := s.Health()
 	if cause != "" {
-		rows = append(rows, problem(name, cause, "check shared.valkey, its server and the way to it"))
+		rows = append(rows, problem(name, cause, "check shared.valkey, its server and the network to it"))
 	}
 	if warn != "" {
 		rows = append(rows, warning(name, warn, "docs/operations.md"))
@@ -217,7 +217,7 @@ const mostOffset = 5 * time.Second
 // clockCheck is the check of the row about clocks. Two checks make such rows, and [clockLast] makes one of them.
 const clockCheck = "clock"
 
-// clockRow says what clocks say about this machine's. from is which ones were asked.
+// clockRow compares the clocks that were asked with the clock of this machine. from says which clocks those are.
 func clockRow(from string, clocks []node.Clock) Row {
 	var out []string
 	for _, c := range clocks {
@@ -234,7 +234,7 @@ func clockRow(from string, clocks []node.Clock) Row {
 		return Row{clockCheck, OK, fmt.Sprintf("%d %s agree", len(clocks), from), ""}
 	}
 	state := Problem
-	if len(out) < len(clocks) { // others agree: it is theirs
+	if len(out) < len(clocks) { // other clocks agree with this machine's: those that differ are wrong
 		state = Warning
 	}
 	return Row{
@@ -283,13 +283,13 @@ func (e *exam) wholePath(ctx context.Context, rows []Row) []Row {
 	}
 	switch {
 	case !e.Trial:
-		return []Row{skipped(name, "no CA runs",
+		return []Row{skipped(name, "no CA is running",
 			"write --trial to try it in this process: one entry in the logs, and the "+
 				"records of a start in the journal")}
 	case len(e.Admins) > 0:
-		return []Row{skipped(name, "the CA that was named does not answer", "")}
+		return []Row{skipped(name, "the CA named by --admin does not answer", "")}
 	case slices.ContainsFunc(rows, func(r Row) bool { return r.State == Problem }):
-		return []Row{skipped(name, "not tried, because of the problems above", "solve them and run doctor again")}
+		return []Row{skipped(name, "not tried, because of the problems above", "fix them and run doctor again")}
 	}
 	return e.bounded(ctx, check{name, func(ctx context.Context) []Row {
 		run, err := node.Trial(ctx, e.Path, nil)
@@ -300,7 +300,7 @@ func (e *exam) wholePath(ctx context.Context, rows []Row) []Row {
 	}}, trialTimeout)
 }
 
-// runningPath has the CAs that run try the whole path.
+// runningPath makes the running CAs try the whole path.
 func (e *exam) runningPath(ctx context.Context) (out []Row) {
 	const name = "whole path"
 	for _, r := range e.running {

@@ -2,8 +2,8 @@ package fault
 
 import "slices"
 
-// Party is who has to act so that a failure does not occur again. Service levels are counted by it: the faults of
-// callers are no failures of the service.
+// Party is who has to act so that a failure does not occur again. Service levels are counted by party: the faults of
+// callers are not failures of the service.
 type Party string
 
 // The closed set of parties.

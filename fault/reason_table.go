@@ -70,7 +70,7 @@ const (
 		"operator must replace its keys"
 	msgJournal   = "the journal cannot be written; try again later"
 	msgReplayed  = "this token has been used as often as this certificate authority allows; get a new token"
-	msgBudget    = "it cannot be counted now how often this token is used; try again later"
+	msgBudget    = "the use of this token cannot be counted now; try again later"
 	msgNotReady  = "the certificate authority is not ready; try again"
 	msgTooLarge  = "the request is too large"
 	msgRate      = "too many requests; try again later"

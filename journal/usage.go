@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Group says what records are added up by.
+// Group says by which member records are added up.
 type Group string
 
 // The groups.
@@ -41,10 +41,10 @@ type Usage struct {
 	minutes int
 }
 
-// maxUsages bounds the memory of a report: further identities are added up together.
+// maxUsages bounds the memory of a report: additional identities are added up together.
 const maxUsages = 1 << 20
 
-// Others is the issuer in the [Usage] of what exceeds the bound of a report.
+// Others is the issuer in the [Usage] that sums up everything beyond the bound of a report.
 const Others = "(others)"
 
 // usageKey identifies a Usage.

@@ -16,7 +16,7 @@ func (n *Node) canaryTarget() *canary.Target {
 	return n.targetOf(s)
 }
 
-// targetOf returns what a run of the canary uses of a snapshot with logs.
+// targetOf returns those parts of a snapshot with logs that a run of the canary uses.
 func (n *Node) targetOf(s *snapshot) *canary.Target {
 	return &canary.Target{
 		Interval: s.config.Canary.Period(), Keys: s.keys, Authority: s.authority, MLDSA: s.mldsa,

@@ -166,6 +166,6 @@ func (n *Node) rememberIssued(path string) {
 			func(e journal.Entry) error { return n.server.Remember(&e.Record) })
 	}
 	if err != nil {
-		n.log.Warn("certificates of the last process are not returned again", "cause", err.Error())
+		n.log.Warn("certificates of the previous process are not returned again", "cause", err.Error())
 	}
 }

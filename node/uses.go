@@ -77,7 +77,7 @@ func (n *Node) rateCounter() server.RateCounter {
 	return nil
 }
 
-// usesChecks returns the checks of /readyz on the counts of uses.
+// usesChecks returns the checks of the counts of uses for /readyz.
 func (n *Node) usesChecks() []server.Check {
 	var out []server.Check
 	if l := n.uses.Load(); l != nil {
@@ -86,7 +86,7 @@ func (n *Node) usesChecks() []server.Check {
 		}})
 	}
 	if n.shared != nil {
-		// It does not make the CA unready: without the store, no other server that shares it is better.
+		// It does not make the CA unready: the other servers share the same store and would be unready too.
 		out = append(out, server.Check{Name: "shared store", Ask: func() server.Health {
 			cause, warning := n.shared.Health()
 			return server.Health{OK: cause == "", Advisory: true, Cause: cause, Warning: warning}

@@ -12,8 +12,8 @@ import (
 	"github.com/mayfly-ca/mayfly/oidc/provider"
 )
 
-// ReservedIssuer is the issuer of the tokens that the CA makes for itself. A verifier from [New] refuses each of its
-// tokens with ISSUER_NOT_TRUSTED, because no entry of an issuer file can apply to it.
+// ReservedIssuer is the issuer of the tokens that the CA makes for itself. A verifier from [New] refuses each token of
+// this issuer with ISSUER_NOT_TRUSTED, because no entry of an issuer file can apply to it.
 const ReservedIssuer = issuer.Reserved
 
 // reservedAudience is the audience of these tokens.

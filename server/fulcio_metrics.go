@@ -14,8 +14,8 @@ import (
 	fulciopb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v2"
 )
 
-// fulcioMetrics are the metrics of Fulcio v1.8.8 under their names, so that its dashboards go on. Those of HTTP are
-// counted for each request; the others are made from the server's own metrics when they are read.
+// fulcioMetrics are the metrics of Fulcio v1.8.8 under their original names, so that its dashboards continue to work.
+// Those of HTTP are counted for each request; the others are made from the server's own metrics when they are read.
 type fulcioMetrics struct {
 	own      *metrics
 	latency  *prometheus.HistogramVec

@@ -12,7 +12,7 @@ import (
 
 // handshakes bounds the TLS handshakes that compute at once: as many as there are processors. Others wait, and the
 // sources take turns: a source that opens many connections delays its own handshakes, and those of another source by
-// one handshake of each source. A handshake computes from the client's hello to the answer of the server, which has a
+// one handshake of each source. A handshake computes from the client's hello to the answer of the server, which costs a
 // key exchange and a signature; it does not count while the server waits for the client.
 type handshakes struct {
 	admission *admission.Controller
@@ -78,7 +78,7 @@ func (c *conn) endHandshake(next int32) {
 	}
 }
 
-// resumeHandshake waits until a handshake may compute again that has received another hello.
+// resumeHandshake waits until a handshake that has received another hello may compute again.
 func (c *conn) resumeHandshake() error {
 	if !c.handshake.CompareAndSwap(retrying, notComputing) {
 		return nil

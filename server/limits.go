@@ -22,7 +22,7 @@ type Rates struct {
 // RateCounter counts requests under a rate for several servers.
 type RateCounter interface {
 	// Take counts a request; what says what the rate applies to. If the rate is exceeded, the request does not count,
-	// and wait is when it would. An error means that it could not be counted.
+	// and wait is the time after which it would. An error means that it could not be counted.
 	Take(ctx context.Context, r rate.Config, what ...string) (wait time.Duration, err error)
 }
 
@@ -104,8 +104,8 @@ func (s *Server) limitSource(ctx context.Context) error {
 }
 
 // limitVerified returns RATE_LIMITED if certificates are requested too often by the identity of a verified token, or
-// with tokens of its issuer entry. The identity is first: what it is refused does not count for the others of the
-// entry.
+// with tokens of its issuer entry. The identity is checked first: a request that is refused because of its identity
+// does not count towards the limit of the entry.
 func (s *Server) limitVerified(ctx context.Context, core *Core, d *oidc.Decision) error {
 	for _, one := range [...]struct {
 		key    verifiedKey
@@ -132,8 +132,8 @@ func (s *Server) limitVerified(ctx context.Context, core *Core, d *oidc.Decision
 	return nil
 }
 
-// takeVerified counts a request in the shared store, or in this process if there is none or if it does not answer: a
-// limit protects the server, and is no reason to refuse all.
+// takeVerified counts a request in the shared store, or in this process if there is no store or it does not answer: a
+// limit protects the server, and a store that is down is no reason to refuse all requests.
 func (s *Server) takeVerified(ctx context.Context, core *Core, k verifiedKey) (wait time.Duration) {
 	if core.SharedRates != nil {
 		resume := s.admission.Pause()

@@ -62,9 +62,10 @@ func newRetries(now func() time.Time) *retries {
 	return &retries{now: now, by: map[retryKey]*retried{}}
 }
 
-// begin returns the certificate that the request got before. If there is none, finish is not nil: the caller issues one
-// and MUST call finish with the result, nil if none was issued. While another request with this key is served, begin
-// waits for its result, and its error is the end of ctx. pause is called before a wait, and its result afterwards.
+// begin returns the certificate that an earlier request with this key got. If there is none, finish is not nil: the
+// caller issues a certificate and MUST call finish with it, or with nil if none was issued. While another request with
+// this key is served, begin waits for the result of that request, and returns an error if ctx ends. pause is called
+// before a wait, and the function that it returns is called afterwards.
 func (r *retries) begin(ctx context.Context, key retryKey, pause func() func()) (one *retried,
 	finish func(der []byte, config string), err error,
 ) {
@@ -133,14 +134,14 @@ func (r *retries) oldest() *retried {
 	return one
 }
 
-// expire removes the certificates whose time is over. The caller holds mu.
+// expire removes the certificates that are too old to be returned. The caller holds mu.
 func (r *retries) expire() {
 	for one := r.oldest(); one != nil && !r.now().Before(one.until); one = r.oldest() {
 		r.drop(one)
 	}
 }
 
-// forget removes a certificate that is not returned any more.
+// forget removes a certificate that must not be returned any more.
 func (r *retries) forget(one *retried) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

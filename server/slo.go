@@ -21,16 +21,15 @@ type sloMetrics struct {
 // noParty is the party of a request that got its certificate.
 const noParty fault.Party = "none"
 
-// patience is how long a caller has to wait at least, so that its leaving without a certificate is the fault of the
-// server.
+// patience is how long a caller must have waited before its disconnecting without a certificate is the server's fault.
 const patience = time.Second
 
 func newSLOMetrics() *sloMetrics {
 	m := &sloMetrics{
 		vector: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "mayfly_slo_requests_total",
-			Help: "Requests for certificates, by whose fault it is that there is none: caller, provider, log, signer, " +
-				"store, journal or us; none for those with a certificate.",
+			Help: "Requests for certificates, by the party at fault if no certificate was issued: caller, provider, " +
+				"log, signer, store, journal or us; none if a certificate was issued.",
 		}, []string{"fault"}),
 		issued: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "mayfly_slo_issued_seconds",

@@ -19,8 +19,8 @@ const (
 	tracestateKey  = "tracestate"
 )
 
-// startTrace starts the span of a request, which begins when its header has arrived. Until now it was received and
-// decoded.
+// startTrace starts the span of a request, which begins at the arrival of the header. The time from then until now was
+// needed to receive and decode the request.
 func (s *Server) startTrace(ctx context.Context, method string, r *record) (context.Context, span.Span) {
 	if s.tracer == nil {
 		return ctx, span.Span{}

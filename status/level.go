@@ -21,7 +21,8 @@ import (
 type Counts struct {
 	Started time.Time // of the process
 	At      time.Time // of these counts
-	// Requests by whose fault it is that there is no certificate; "none" is those that got one.
+	// Requests are counts by the party whose fault it is that there is no certificate; "none" counts those that got
+	// one.
 	Requests map[string]int
 	// Issued has, by the upper bound of a bucket in seconds, how many certificates took no longer.
 	Issued map[float64]int
@@ -113,7 +114,8 @@ type Share struct {
 	// Share is from 0 to 1; nil if there was no request.
 	Share     *float64 `json:"share"`
 	Objective float64  `json:"objective"`
-	// Budget is the share of the permitted failures that is left: 1 if there was none, negative if there were more.
+	// Budget is the share of the permitted failures that is left: 1 if there was no failure, negative if there were
+	// more than permitted.
 	Budget *float64 `json:"budget_left"`
 	Met    bool     `json:"met"`
 }

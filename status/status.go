@@ -2,7 +2,7 @@
 // people and for machines.
 //
 // [Ask] sends three requests, each bounded in time and size, and changes nothing at the CA. What a page does not have
-// is absent in the report, never invented: an older CA, or one without a canary, has a shorter report.
+// is absent from the report, never invented: an older CA, or one without a canary, has a shorter report.
 package status
 
 import (
@@ -120,7 +120,7 @@ const (
 	maxCanary  = 64 << 10
 )
 
-// Ask asks the CA. Its error means that the CA cannot be reached, or does not answer as a mayfly does.
+// Ask asks the CA. Its error means that the CA cannot be reached, or does not answer as mayfly does.
 func Ask(ctx context.Context, o Options) (*Report, error) {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -136,7 +136,7 @@ func Ask(ctx context.Context, o Options) (*Report, error) {
 	}
 	if code != http.StatusOK && code != http.StatusServiceUnavailable || json.Unmarshal(body, &ready) != nil ||
 		ready.Dependencies == nil {
-		return nil, fmt.Errorf("%s/readyz answers with status %d and is not the readiness page of a mayfly; "+
+		return nil, fmt.Errorf("%s/readyz answers with status %d and is not the readiness page of mayfly; "+
 			"write the address of listen.admin", o.URL, code)
 	}
 	r.Ready, r.Dependencies, r.Config = ready.Ready, ready.Dependencies, ready.Config

@@ -93,7 +93,7 @@ func TestOtherPages(t *testing.T) {
 	}{
 		"another program": {
 			pages{"/readyz": {200, "ok"}},
-			"is not the readiness page of a mayfly; write the address",
+			"is not the readiness page of mayfly; write the address",
 		},
 		"the public listener": {pages{"/readyz": {404, "{}"}}, "answers with status 404"},
 		"no metrics":          {pages{"/readyz": {200, ready}}, "/metrics answers with status 404"},

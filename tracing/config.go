@@ -53,7 +53,7 @@ func (c *Config) Check() error {
 		errs = append(errs, fault.Under(c.OTLP.check(), "otlp"))
 	}
 	if s := c.Sample; s != nil && !(*s >= 0 && *s <= 1) {
-		errs = append(errs, fault.BadSetting(strconv.FormatFloat(*s, 'g', -1, 64)+" is no share of requests",
+		errs = append(errs, fault.BadSetting(strconv.FormatFloat(*s, 'g', -1, 64)+" is not a share of the requests",
 			"write a number from 0 to 1, such as 0.01", "sample"))
 	}
 	if p := c.Parent; p != "" && p != parentIgnore && p != parentFollow {

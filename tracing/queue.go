@@ -11,8 +11,8 @@ import (
 	sdk "go.opentelemetry.io/otel/sdk/trace"
 )
 
-// queue is a span processor: it gives spans to the batches of the SDK as long as there is room, and counts what becomes
-// of them. It bounds the spans that wait together with those that are being sent, so that the SDK, which would not
+// queue is a span processor: it passes spans to the SDK's batch processor as long as there is room, and counts the
+// results. It bounds the spans that wait together with those that are being sent, so that the SDK, which would not
 // count them here, never drops one.
 type queue struct {
 	sdk.SpanProcessor // sends batches to an exporter

@@ -3,7 +3,7 @@
 // A [Tracer] starts the span of a request; package internal/span adds the steps. A nil Tracer traces nothing. Only the
 // operator's sampling rate and, with parent: follow, a bounded number of callers decide what is sampled.
 //
-// Export MUST NOT slow requests: at most maxQueued spans wait for the collector, further ones are dropped and counted,
+// Export MUST NOT delay requests: at most maxQueued spans wait for the collector, further ones are dropped and counted,
 // and each request to the collector has a time limit. Everything is set by [Config]: the environment variables of
 // OpenTelemetry have no effect. Each OTLP request has the headers of the configuration, which are never logged.
 package tracing

@@ -29,11 +29,11 @@ func newAuditUsage() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "usage {JOURNAL... | --config FILE}",
 		Short: "Report who uses how much: certificates, refusals and peaks",
-		Long: "usage adds up the requests with a verified token, by issuer, by identity or by repository. Give the " +
-			"journals of all servers\n" +
-			"of a CA to add them up together. The highest number of certificates in a minute shows which " +
-			"limits would fit:\n" +
-			"limits.issuer, limits.identity (docs/operations.md).",
+		Long: "usage adds up the requests with a verified token, by issuer, by identity or by " +
+			"repository. Give the journals of all\n" +
+			"servers of a CA to add them up together. The highest number of certificates in a minute " +
+			"helps to choose limits.issuer\n" +
+			"and limits.identity (docs/operations.md).",
 		Example: "  mayfly audit usage --config mayfly.yaml --since 24h\n" +
 			"  mayfly audit usage a.jsonl b.jsonl c.jsonl --by repository --top 20 --json",
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
@@ -66,7 +66,7 @@ func newAuditUsage() *cobra.Command {
 	}
 	from.add(cmd)
 	fl := cmd.Flags()
-	fl.StringVar(&f.by, "by", string(journal.ByIdentity), "what to add up by: issuer, identity or repository")
+	fl.StringVar(&f.by, "by", string(journal.ByIdentity), "add up by issuer, identity or repository")
 	fl.StringVar(&f.since, "since", "", "not before: RFC 3339, a date, or how long ago (24h)")
 	fl.StringVar(&f.until, "until", "", "before: likewise")
 	fl.IntVar(&f.top, "top", 0, "print only this many lines, those with the most certificates; 0: all")

@@ -19,16 +19,15 @@ func newDoctor() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor --config FILE [--admin URL]... [--trial]",
 		Short: "Examine everything that a CA depends on, and say what to do",
-		Long: "doctor shows of each part of a CA whether it works, why not, and what to do: files " +
-			"and their permissions, " +
-			"key and\n" +
-			"chain, TLS, identity providers, logs, journal, disks, clocks, ports, limits, and the CA that runs, if one " +
-			"does. It ends\n" +
-			"with the whole path, from a token to SCTs: the canary of the running CA makes a run; " +
-			"without a CA, --trial " +
-			"tries the\n" +
-			"path in this process. Run doctor as the user that the CA runs as.\n\n" +
-			"Exit status: 0 there is no problem (there may be warnings), 3 there is one, 2 the configuration cannot be " +
+		Long: "doctor shows for each part of a CA whether it works, why not, and what to do: files and " +
+			"their permissions, key and\n" +
+			"chain, TLS, identity providers, logs, journal, disks, clocks, ports, limits, and the " +
+			"running CA, if there is one. The\n" +
+			"last row is the whole path, from a token to SCTs: a run of the canary of the running CA. " +
+			"If no CA is running, --trial\n" +
+			"tries the path in this process. Run doctor as the user that the CA runs as.\n\n" +
+			"Exit status: 0 there is no problem (there may be warnings), 3 there is a problem, 2 the " +
+			"configuration cannot be\n" +
 			"loaded.",
 		Example: "  mayfly doctor --config /etc/mayfly/mayfly.yaml",
 		Args:    cobra.NoArgs,
@@ -63,9 +62,9 @@ func newDoctor() *cobra.Command {
 	fl := cmd.Flags()
 	fl.StringVar(&o.Path, "config", "", "configuration file (required)")
 	fl.StringArrayVar(&o.Admins, "admin", nil,
-		"URL of the admin listener of a CA that runs; may be repeated; by default that "+
+		"URL of the admin listener of a running CA; may be repeated; by default that "+
 			"of the configuration")
-	fl.BoolVar(&o.Trial, "trial", false, "try the whole path in this process if no CA runs")
+	fl.BoolVar(&o.Trial, "trial", false, "try the whole path in this process if no CA is running")
 	fl.BoolVar(&asJSON, "json", false, "print JSON")
 	f.register(cmd)
 	return cmd

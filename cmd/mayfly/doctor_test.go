@@ -94,7 +94,7 @@ func TestDoctor(t *testing.T) {
 		t.Errorf("status %d, %+v", code, last)
 	}
 	out, _, code := l.mayfly("doctor", "--config", file)
-	for _, want := range []string{"check", "what to do", "key and chain", "the running CA has them", "1 CA ready"} {
+	for _, want := range []string{"check", "what to do", "key and chain", "the running CA uses them", "1 CA ready"} {
 		if !strings.Contains(out, want) || code != 0 {
 			t.Errorf("status %d, no %q in %s", code, want, out)
 		}

@@ -35,14 +35,12 @@ func newSLO() *cobra.Command {
 		Use:   "slo [--admin URL]... [--over DURATION]",
 		Short: "Show the service level of running CAs",
 		Long: "slo reads /metrics of the admin listeners of one or several CAs and prints the service " +
-			"level of all of them " +
-			"together:\n" +
+			"level of all of them together:\n" +
 			"the share of requests that got a certificate, and the share that got one in time. " +
-			"Requests that fail by the " +
-			"fault of\n" +
-			"their caller do not count (docs/operations.md). It counts since the start of each CA, or " +
-			"over a time from now " +
-			"on.\n\n" +
+			"Requests that failed by the fault of\n" +
+			"their caller do not count (docs/operations.md). The counts are since the start of each CA " +
+			"or, with --over, of a time\n" +
+			"that begins now.\n\n" +
 			"Exit status: 0 the objectives are met, 3 an objective is missed, 1 a CA cannot be reached.",
 		Example: "  mayfly slo\n" +
 			"  mayfly slo --admin http://10.0.0.1:2112 --admin http://10.0.0.2:2112 --over 5m --json",
@@ -69,7 +67,8 @@ func newSLO() *cobra.Command {
 	fl.Var(cli.DurationFlag(&f.over, 0), "over",
 		"count over this time from now on; by default since the start of each CA")
 	fl.Float64Var(&f.success, "success", 99.9, "objective: percent of the requests that get a certificate")
-	fl.Var(cli.DurationFlag(&f.within, time.Second), "within", "time in which a certificate is there in time")
+	fl.Var(cli.DurationFlag(&f.within, time.Second), "within",
+		"a certificate is in time if it takes no longer than this")
 	fl.Float64Var(&f.fast, "in-time", 99, "objective: percent of the requests that get a certificate in time")
 	fl.BoolVar(&f.json, "json", false, "print JSON")
 	f.register(cmd)

@@ -32,7 +32,7 @@ func (f *adminFlags) register(cmd *cobra.Command) {
 			"those of the system")
 	fl.StringVar(&f.certificate, "client-certificate", "",
 		"PEM file of the certificate for an admin listener with client_ca")
-	fl.StringVar(&f.key, "client-key", "", "PEM file of its key")
+	fl.StringVar(&f.key, "client-key", "", "PEM file of the key of --client-certificate")
 }
 
 // options returns how to ask the CA at a URL.
@@ -67,11 +67,11 @@ func newStatus() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status [--admin URL] [--config FILE]",
 		Short: "Show the state of a running CA",
-		Long: "status asks the admin listener of a CA and prints one page: whether it is ready and why not, each " +
-			"dependency, what\n" +
-			"ends when, the logs, the journal, the last run of the canary, certificates and refusals since the start, " +
-			"and how much\n" +
-			"of the limits is in use. --json prints the same as one object (docs/operations.md).\n\n" +
+		Long: "status asks the admin listener of a CA and prints one page: whether the CA is ready and " +
+			"why not, each dependency, what\n" +
+			"ends and when, the logs, the journal, the last run of the canary, certificates and " +
+			"refusals since the start, and how\n" +
+			"much of the limits is in use. --json prints the same as one object (docs/operations.md).\n\n" +
 			"Exit status: 0 the CA is ready, 3 the CA is not ready, 1 the CA cannot be reached.",
 		Example: "  mayfly status\n  mayfly status --config /etc/mayfly/mayfly.yaml --json",
 		Args:    cobra.NoArgs,
@@ -108,7 +108,7 @@ func newStatus() *cobra.Command {
 			return err
 		}),
 	}
-	cmd.Flags().StringVar(&f.config, "config", "", "configuration whose listen.admin is asked")
+	cmd.Flags().StringVar(&f.config, "config", "", "configuration file whose listen.admin is used")
 	cmd.Flags().StringVar(&url, "admin", "", "URL of the admin listener; by default that of --config, or http://"+
 		config.DefaultAdmin)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")

@@ -56,10 +56,10 @@ func TestStatus(t *testing.T) {
 		}
 	}
 	for want, args := range map[string][]string{
-		"unknown authority":                     {"status", "--config", file},
-		"write a URL such as http":              {"status", "--admin", "localhost:2112"},
-		"belong together":                       {"status", "--admin", "https://" + l.admin, "--client-key", "x"},
-		"is not the readiness page of a mayfly": {"status", "--admin", "http://" + l.process.HTTP},
+		"unknown authority":                   {"status", "--config", file},
+		"write a URL such as http":            {"status", "--admin", "localhost:2112"},
+		"belong together":                     {"status", "--admin", "https://" + l.admin, "--client-key", "x"},
+		"is not the readiness page of mayfly": {"status", "--admin", "http://" + l.process.HTTP},
 	} {
 		if _, stderr, code := l.mayfly(args...); code == 0 || !strings.Contains(stderr, want) {
 			t.Errorf("%v: status %d, %s", args, code, stderr)

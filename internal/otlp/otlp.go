@@ -29,8 +29,8 @@ type Collector struct {
 	Insecure bool `yaml:"insecure"`
 }
 
-// Check finds wrong settings without opening a file or a socket: one [fault.Setting] for each. what is sent, in the
-// plural, for messages.
+// Check finds wrong settings without opening a file or a socket: one [fault.Setting] for each. what names the data that
+// is sent, in the plural, for messages.
 func (c *Collector) Check(what string) error {
 	var errs []error
 	u, err := url.Parse(c.URL)

@@ -1,5 +1,5 @@
-// Package rate has limits of a rate with a burst: their settings, and the arithmetic of the generic cell rate algorithm
-// (GCRA, ITU-T I.371), which keeps one number for each thing that is limited. It stores nothing.
+// Package rate limits how often something is allowed, with a burst: the settings, and the arithmetic of the generic
+// cell rate algorithm (GCRA, ITU-T I.371), which needs one number for each thing that is limited. It stores nothing.
 package rate
 
 import (
@@ -12,9 +12,9 @@ import (
 
 // Config is a rate and a burst.
 type Config struct {
-	// Rate is how many are allowed a second, on average; 0.01 is 36 an hour.
+	// Rate is how many requests are allowed a second, on average; 0.01 is 36 an hour.
 	Rate float64 `yaml:"rate"`
-	// Burst is how many are allowed at once.
+	// Burst is how many requests are allowed at once.
 	Burst int `yaml:"burst"`
 }
 
@@ -35,11 +35,11 @@ func (c *Config) Check() error {
 			fmt.Sprintf("write a number up to %d, such as 5; 0.01 is 36 an hour", int(mostRate)), "rate"))
 	}
 	if c.Burst < 1 || c.Burst > mostBurst {
-		errs = append(errs, fault.BadSetting("is not the number of requests at once",
+		errs = append(errs, fault.BadSetting("is not a number of requests",
 			fmt.Sprintf("write a number from 1 to %d", int(mostBurst)), "burst"))
 	}
 	if len(errs) == 0 && float64(c.Burst)/c.Rate > longestFill.Seconds() {
-		errs = append(errs, fault.BadSetting("a burst that is used up is complete again after more than a week",
+		errs = append(errs, fault.BadSetting("a burst that is used up takes more than a week to be complete again",
 			"write a higher rate or a smaller burst"))
 	}
 	return errors.Join(errs...)
@@ -48,7 +48,7 @@ func (c *Config) Check() error {
 // Interval returns the time between two events at the rate.
 func (c Config) Interval() time.Duration { return max(1, time.Duration(float64(time.Second)/c.Rate)) }
 
-// Tolerance returns the time in which a burst that is used up is complete again.
+// Tolerance returns the time after which a burst that is used up is complete again.
 func (c Config) Tolerance() time.Duration { return time.Duration(c.Burst) * c.Interval() }
 
 // Take returns what to store after an event at the time now, if next is what was stored before: the time at which the

@@ -105,7 +105,7 @@ func begin(ctx context.Context, parent trace.Span, name string, o trace.SpanStar
 // Recorded reports whether the span is recorded.
 func (s Span) Recorded() bool { return s.of != nil }
 
-// Set sets an attribute. An empty value is none.
+// Set sets an attribute. An attribute with an empty value is not recorded.
 func (s Span) Set(key Key, value string) {
 	if s.of != nil && value != "" {
 		s.of.SetAttributes(attribute.String(string(key), value))
@@ -119,7 +119,7 @@ func (s Span) SetInt(key Key, value int) {
 	}
 }
 
-// End ends the span. Of err, the reason is recorded. Unless err is the fault of the caller, the span counts as failed.
+// End ends the span and records the reason of err. Unless err is the fault of the caller, the span counts as failed.
 func (s Span) End(err error) {
 	if s.of == nil {
 		return

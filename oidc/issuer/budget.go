@@ -36,7 +36,7 @@ const (
 const useDomain = "mayfly use of a token\x00"
 
 // Use returns the use of a verified token, or nil if the number of uses is not limited. A token whose uses are counted
-// needs iat, with which it is known whether the token is older than the memory of its uses.
+// needs the claim iat, which tells whether the token was issued before uses were counted.
 func (e *Entry) Use(t *token.Token) (*TokenUse, error) {
 	most := e.Config.certificatesPerToken()
 	if most == 0 {

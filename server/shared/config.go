@@ -24,19 +24,19 @@ type Config struct {
 
 // ValkeyConfig is a Valkey, or a Redis from version 6.
 type ValkeyConfig struct {
-	// Addresses are those of the server, of the sentinels, or of some nodes of the cluster: HOST:PORT.
+	// Addresses are the addresses of the server, of the sentinels, or of some nodes of the cluster: HOST:PORT.
 	Addresses []string `yaml:"addresses"`
-	// Mode is single, sentinel or cluster. Default: single.
+	// Mode is the kind of the store: single (one server), sentinel or cluster. Default: single.
 	Mode string `yaml:"mode"`
-	// MasterSet is the name under which the sentinels know the servers. It needs the mode sentinel.
+	// MasterSet is the name under which the sentinels know the servers. The mode sentinel needs it.
 	MasterSet string `yaml:"master_set"`
-	// Username is that of the servers. When omitted: the user "default".
+	// Username is the name of the user on the servers. When omitted: the user "default".
 	Username string `yaml:"username"`
-	// Password is that of the servers. When omitted: none.
+	// Password is the password of the user on the servers. When omitted: none.
 	Password *secret.Source `yaml:"password"`
-	// SentinelUsername is that of the sentinels. When omitted: the user "default".
+	// SentinelUsername is the name of the user on the sentinels. When omitted: the user "default".
 	SentinelUsername string `yaml:"sentinel_username"`
-	// SentinelPassword is that of the sentinels. When omitted: none.
+	// SentinelPassword is the password of the user on the sentinels. When omitted: none.
 	SentinelPassword *secret.Source `yaml:"sentinel_password"`
 	// TLS is the TLS of all connections. When omitted: plain text, which is allowed on loopback only, unless insecure
 	// is true.
@@ -45,7 +45,7 @@ type ValkeyConfig struct {
 	Insecure bool `yaml:"insecure"`
 	// Database is the number of the database. A cluster has only 0. Default: 0.
 	Database *int `yaml:"database"`
-	// KeyPrefix begins all keys. Servers that share counts need the same prefix. Default: "mayfly:".
+	// KeyPrefix is the prefix of all keys. Servers that share counts need the same prefix. Default: "mayfly:".
 	KeyPrefix string `yaml:"key_prefix"`
 	// Timeout is how long a call may take: 10ms to 5s. Default: 250ms.
 	Timeout time.Duration `yaml:"timeout"`
@@ -200,7 +200,7 @@ func (c *TLSConfig) load() (*tls.Config, error) {
 		}
 		out.RootCAs = x509.NewCertPool()
 		if !out.RootCAs.AppendCertsFromPEM(data) {
-			return nil, fault.BadSetting("has no certificate in PEM", "write the path of CA certificates", "tls",
+			return nil, fault.BadSetting("contains no certificate in PEM", "write the path of CA certificates", "tls",
 				"ca_cert").In(c.CACert)
 		}
 	}

@@ -2,10 +2,10 @@
 // and how often certificates are requested. The counts are in a store: Valkey, or Redis from version 6, as a single
 // server, with sentinels, or as a cluster.
 //
-// A use of a token, or a request under a rate, goes in. [Store.Spend] and [Store.Take] decide it by one script in the
-// store, which runs there without anything else between its steps. Of any number of uses of one token at any number of
-// servers, at most as many as allowed MUST be counted. If the store has lost its memory, or a part of what it had
-// acknowledged, the next use notices: tokens that were issued before that are refused, unless their issuer entry says
+// A use of a token, or a request under a rate, goes in. [Store.Spend] and [Store.Take] decide with one script, which
+// the store runs without anything else between its steps. Of any number of uses of one token at any number of servers,
+// at most as many as allowed MUST be counted. If the store has lost its data, or a part of what it had acknowledged,
+// the next use detects the loss: tokens that were issued before that time are refused, unless their issuer entry says
 // otherwise. If the store does not answer, uses are refused or counted in this process, as the issuer entry says, and
 // rates are counted in this process.
 //

@@ -14,9 +14,9 @@ import (
 // A use of a token is stored at a key with the hash of the token, in one of [groups] groups. Each group has a marker in
 // the same slot of a cluster: since when the memory of the group is complete (born, milliseconds of the store's clock),
 // and how many uses were counted in it (seq). A caller sends the highest number that the store has acknowledged to it.
-// If the marker is missing or has a lower number, the store has lost its memory or the end of it: after FLUSHALL, an
-// eviction, a restart from an older file, or a failover to a replica that was behind. Then the memory is complete from
-// now on only.
+// If the marker is missing or has a lower number, the store has lost its memory, or the most recent part of it: after
+// FLUSHALL, an eviction, a restart from an older file, or a failover to a replica that was behind. Then the memory is
+// complete only from now on.
 
 // spendText counts a use of the token at KEYS[1], if there is room. KEYS[2] is the marker.
 //
@@ -62,7 +62,7 @@ return {status, used, born, seq, lost}
 `
 
 // takeText is [rate.Config.Take] with the store's clock, in microseconds. ARGV: interval, tolerance. It returns the
-// wait, 0 if the request counts.
+// wait: 0 if the request counts.
 const takeText = `
 if redis.replicate_commands then redis.replicate_commands() end
 local t = redis.call('TIME')

@@ -185,8 +185,8 @@ func (s *Store) spend(ctx context.Context, u uses.Use) (r reply, err error) {
 	return r, err
 }
 
-// awaitReplicas waits until as many replicas as configured have the last write of a connection. few is not nil if fewer
-// have it in time.
+// awaitReplicas waits until the configured number of replicas have the last write of a connection. few is not nil if
+// fewer replicas have it in time.
 func (s *Store) awaitReplicas(ctx context.Context, c valkey.DedicatedClient) (few, err error) {
 	want, wait := int64(number(s.config.WaitReplicas)), s.config.timeout()/2
 	n, err := c.Do(ctx, c.B().Wait().Numreplicas(want).Timeout(wait.Milliseconds()).Build()).AsInt64()
@@ -231,7 +231,7 @@ func (s *Store) markerKey(group int) string {
 }
 
 // Take counts a request under the rate r, for all servers. what says what the rate applies to. If the rate is exceeded,
-// the request does not count, and wait is when it would. An error means that the store did not answer.
+// the request does not count, and wait is the time after which it would. An error means that the store did not answer.
 func (s *Store) Take(ctx context.Context, r rate.Config, what ...string) (wait time.Duration, err error) {
 	key := s.rateKey(r, what)
 	args := []string{
@@ -267,7 +267,7 @@ func (s *Store) rateKey(r rate.Config, what []string) string {
 
 var (
 	errNotConnected = errors.New("not connected yet")
-	errClosed       = errors.New("the process stops")
+	errClosed       = errors.New("the process is stopping")
 	errBusy         = errors.New("too many calls at once")
 	errLate         = errors.New("no answer in time")
 )
@@ -423,7 +423,7 @@ func newMetrics(s *Store) *metrics {
 	m := &metrics{
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "mayfly_shared_call_seconds",
-			Help: "Duration of a call of the store that several servers share, by operation and result.",
+			Help: "Duration of a call of the shared store, by operation and result.",
 			Buckets: []float64{
 				.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 5,
 			},

@@ -103,8 +103,8 @@ func (s *Store) connect() bool {
 	return true
 }
 
-// probe checks or makes the markers: of all groups at first and while the breaker is open, afterwards of one group each
-// time.
+// probe checks or makes the markers: those of all groups at first and while the breaker is open, afterwards that of one
+// group each time.
 func (s *Store) probe(ctx context.Context, n int, connected bool) bool {
 	from, to := n%groups, n%groups+1
 	if !connected || s.breaker.open() != nil {
@@ -145,7 +145,7 @@ func (s *Store) inspect(ctx context.Context) {
 	}
 }
 
-// inspected takes note of what a node said.
+// inspected stores what a node said.
 func (s *Store) inspected(name string, in info) {
 	s.mu.Lock()
 	h := &s.health
@@ -183,7 +183,7 @@ func (s *Store) inspected(name string, in info) {
 	}
 }
 
-// tooFew takes note of a use that too few replicas have.
+// tooFew records that too few replicas have a use.
 func (s *Store) tooFew(few error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -202,7 +202,8 @@ const (
 	fewFor     = 10 * time.Second // how long Health warns after a use that too few replicas have
 )
 
-// Health returns why the store cannot be used, or else what an operator must know; both empty if there is nothing.
+// Health returns why the store cannot be used, or else what an operator must know; both are empty if there is nothing
+// to report.
 func (s *Store) Health() (cause, warning string) {
 	if err := s.breaker.open(); err != nil {
 		return err.Error(), ""

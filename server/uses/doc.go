@@ -6,6 +6,6 @@
 // token is valid: not when there is no memory for further tokens, not after a step of the clock, and, with a file, not
 // after a crash of the process or the machine. What cannot be counted is refused, unless the use says otherwise.
 //
-// A count begins with the memory: uses before that are not known. A token that was issued before is therefore refused,
-// unless the use says otherwise.
+// Uses are known only from the time at which counting began. A token that was issued before that time is therefore
+// refused, unless the use says otherwise.
 package uses

@@ -140,7 +140,7 @@ func (l *Local) Spend(ctx context.Context, u Use) (Result, error) {
 	return result, nil
 }
 
-// Remember adds a use that was counted elsewhere, if there is room.
+// Remember adds a use that the shared store has counted, if there is room.
 func (l *Local) Remember(u Use) {
 	u.Most, u.IssueUncounted = math.MaxInt32, true
 	_, _ = l.count(u) // it is a copy
@@ -174,7 +174,7 @@ func (l *Local) count(u Use) (uint32, *Error) {
 	return one.used, nil
 }
 
-// room takes the place of a token, if there is one.
+// room reserves a place for a token, if one is free.
 func (l *Local) room() bool {
 	if l.live.Add(1) <= int64(l.o.Tokens) {
 		return true
@@ -183,7 +183,7 @@ func (l *Local) room() bool {
 	return false
 }
 
-// giveBack takes a use back that got no certificate.
+// giveBack takes back a use that got no certificate.
 func (l *Local) giveBack(k Key) {
 	s := l.shardOf(k)
 	s.mu.Lock()
@@ -251,11 +251,11 @@ func (l *Local) Collectors() []prometheus.Collector {
 	return []prometheus.Collector{
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "mayfly_uses_stored_tokens",
-			Help: "Tokens whose uses are counted and that are stored in this process, until they have expired.",
+			Help: "Tokens whose counts of uses this process stores, until the tokens have expired.",
 		}, func() float64 { return float64(l.live.Load()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "mayfly_uses_room_tokens",
-			Help: "Highest number of tokens whose uses are counted and that this process stores.",
+			Help: "Highest number of tokens whose counts of uses this process can store.",
 		}, func() float64 { return float64(l.o.Tokens) }),
 	}
 }

@@ -59,8 +59,8 @@ func (u *Use) Used() *Error {
 	return &Error{fault.New(fault.TokenReplayed, errUsed, "limit", strconv.Itoa(u.Most)), Replayed}
 }
 
-// Unknown returns the refusal of a token of which it is not known how often it was used. A new token helps, and another
-// try does not: hence the reason of a token that was used.
+// Unknown returns the refusal of a token whose number of uses is not known. A new token helps and another attempt does
+// not; therefore the reason is that of a token that was used.
 func (u *Use) Unknown(cause error) *Error {
 	f := fault.New(fault.TokenReplayed, cause, "limit", strconv.Itoa(u.Most)).
 		WithPublic("this certificate authority cannot tell how often this token was used; get a new token")
@@ -72,15 +72,15 @@ func (u *Use) Unavailable(cause error) *Error {
 	return &Error{fault.New(fault.BudgetUnavailable, cause).By(fault.PartyUs).WithRetryAfter(retryAfter), Unavailable}
 }
 
-// retryAfter is when another try may succeed.
+// retryAfter is the time after which another attempt may succeed.
 const retryAfter = 2 * time.Second
 
-// Before returns the cause of a refusal of a token that is older than the memory of uses, or nil. The claim iat has a
-// resolution of a second, so that a token of the same second counts as older.
+// Before returns the cause of a refusal if the token was issued before uses were known, or nil. The claim iat has a
+// resolution of a second, so a token of the same second counts as older.
 func (u *Use) Before(born time.Time) error {
 	if u.IssuedAt.Unix() > born.Unix() {
 		return nil
 	}
-	return fmt.Errorf("the token was issued at %s, and uses of tokens are known since %s",
+	return fmt.Errorf("the token was issued at %s, and uses of tokens are known only since %s",
 		u.IssuedAt.UTC().Format(time.RFC3339), born.UTC().Format(time.RFC3339))
 }
