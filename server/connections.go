@@ -195,7 +195,7 @@ func jittered(d time.Duration) time.Duration {
 	return d - d/10 + rand.N(d/5+1) //nolint:gosec // jitter, no secret
 }
 
-// old reports whether the client is to open a new connection.
+// old reports whether the client must open a new connection.
 func (c *conn) old() bool { return c != nil && !c.retireAt.IsZero() && c.all.now().After(c.retireAt) }
 
 // blocked reports whether no connection of the source is accepted now, because its connections flooded the server. The

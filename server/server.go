@@ -50,7 +50,8 @@ type Core struct {
 	Rates   Rates
 	// Uses counts the uses of tokens. Nil if no issuer entry limits them.
 	Uses UseCounter
-	// SharedRates counts under limits.issuer and limits.identity for several servers. Nil: this process counts alone.
+	// SharedRates counts requests under limits.issuer and limits.identity for several servers. Nil: this process counts
+	// alone.
 	SharedRates RateCounter
 
 	chain, mldsaChain []string // the chains of both in PEM, encoded once
@@ -145,7 +146,7 @@ type Options struct {
 	// Profiling allows profiles on the admin listener even if its address is not loopback.
 	Profiling bool
 	Tracer    *tracing.Tracer // nil: requests are not traced
-	// FulcioMetrics serves Fulcio's metrics, too, under their names.
+	// FulcioMetrics also serves Fulcio's metrics under their original names.
 	FulcioMetrics bool
 }
 
@@ -458,10 +459,10 @@ func (s *Server) awaitBalancers(failed <-chan error, running *int) error {
 	}
 }
 
-// retire asks the client of a request over HTTP for a new connection, if the connection is old or the server is to
-// stop. Over HTTP/1.1 this is the header of the response. Over HTTP/2 the library makes GOAWAY of it; requests that the
-// client has sent before it reads that are not served, which the client knows (RFC 9113 §6.8). A server that is to stop
-// does not cause that while a balancer may still send requests.
+// retire asks the client of a request over HTTP for a new connection, if the connection is old or the server is
+// stopping. Over HTTP/1.1 it does so with the header Connection: close. Over HTTP/2 the library sends GOAWAY instead of
+// that header; requests that the client sends before it reads GOAWAY are not served, and the client knows that (RFC
+// 9113 §6.8). Therefore a server that is stopping does not cause GOAWAY while a balancer may still send requests.
 func (s *Server) retire(w http.ResponseWriter, r *http.Request, c *conn) {
 	stopping := false
 	select {

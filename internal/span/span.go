@@ -76,7 +76,8 @@ func Call(ctx context.Context, name string) (context.Context, Span) {
 	return begin(ctx, parent, name, trace.WithSpanKind(trace.SpanKindClient))
 }
 
-// Call starts a step, as the function does, that outlives its request: it is a child of s and has the context ctx.
+// Call starts a step, as the function Call does, but one that may outlive its request: it is a child of s, with the
+// context ctx.
 func (s Span) Call(ctx context.Context, name string) (context.Context, Span) {
 	if s.of == nil {
 		return ctx, Span{}

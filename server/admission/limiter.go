@@ -11,8 +11,8 @@ import (
 
 // Limiter bounds how often something may happen for one key, with a rate and a burst. Its memory is bounded, and new
 // keys never displace a key whose burst is not complete: an attacker with many keys cannot make the limiter forget one.
-// While it is full, further keys are limited too: each shares the limit of one of 1024 groups with the other keys of
-// the group. It is safe for concurrent use.
+// While the limiter is full, further keys are limited too: each shares the limit of one of 1024 groups with the other
+// keys of the group. It is safe for concurrent use.
 type Limiter[K comparable] struct {
 	keys int
 	seed maphash.Seed
@@ -57,7 +57,7 @@ func (l *Limiter[K]) Over(key K, r rate.Config, now time.Time) (wait time.Durati
 	return wait, wait > 0
 }
 
-// Take counts an event of key if key is not over the limit r. Otherwise it returns for how long key is.
+// Take counts an event of key if key is not over the limit r. Otherwise it returns how long key will be over the limit.
 func (l *Limiter[K]) Take(key K, r rate.Config, now time.Time) (wait time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
