@@ -116,7 +116,7 @@ func (e *Error) hint() string {
 		if e.Metadata["limit"] == "" {
 			return "the token was used before; get a new one"
 		}
-		return "a token of this issuer is good for at most " + bare("limit") + " certificates; get a new one"
+		return "a token of this issuer can be used for at most " + bare("limit") + " certificates; get a new one"
 	case fault.BudgetUnavailable:
 		return "the server cannot count the uses of this token now; try again"
 	case fault.LogUnavailable:
