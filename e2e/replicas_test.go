@@ -43,7 +43,7 @@ type replicas struct {
 	tokens map[string]int  // certificates that leaked tokens have got, by token
 }
 
-// budget is how many certificates a token of the limited issuer is good for.
+// budget is how many certificates a token of the limited issuer may get.
 const budget = 3
 
 // phase is a time of the test in which one thing is broken, then mended, and what clients saw of it.

@@ -19,9 +19,9 @@ import (
 )
 
 // The file is a sequence of records of 64 bytes: a header, then one record for each use. A record does not cross the
-// boundary of a disk sector, so that a crash leaves it whole, or absent, or zero. A record has the number of uses with
-// this one, and a reader takes the largest number of a token: a record may be written after a newer file was made from
-// memory that includes its use.
+// boundary of a disk sector, so that a crash leaves it whole, or absent, or zero. A record has the number of uses,
+// including this one, and a reader takes the largest number of a token: a record may be written after a newer file was
+// made from memory that includes its use.
 //
 //	header  0: magic (16 bytes)  16: version, 1 (8)  24: born, Unix ns (8)  32: forgotten, Unix s (8)  60: CRC-32C (4)
 //	use     0: key (32 bytes)    32: expires, Unix s (8)  40: used (4)      60: CRC-32C (4)
@@ -38,7 +38,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // header is the first record of a file.
 type header struct {
-	born      time.Time // uses before are not known
+	born      time.Time // uses before this time are not known
 	forgotten int64     // the latest expiry of a token that was dropped, in Unix seconds
 }
 
@@ -136,7 +136,7 @@ func read(in io.Reader, each func(stored)) (h header, end int64, err error) {
 
 var zeros [recordSize]byte
 
-// file appends records in groups: what arrives while one group is written is the next group, with one sync.
+// file appends records in groups: the records that arrive while one group is written are the next group, with one sync.
 type file struct {
 	owner *Local
 	name  string
@@ -219,7 +219,7 @@ func Retire(name string) (until time.Time, err error) {
 	return st.ModTime().Add(leeway), nil // the clock of a provider may be ahead
 }
 
-// load reads the records of a file. A file that does not exist has none.
+// load reads the records of a file. A file that does not exist has no records.
 func (l *Local) load(name string) error {
 	f, err := os.Open(name) //nolint:gosec // the file of this process
 	if errors.Is(err, fs.ErrNotExist) {
@@ -265,8 +265,8 @@ func (l *Local) load(name string) error {
 	return nil
 }
 
-// rewrite replaces the file by one with a record for each token in memory, and opens it. The caller is the only one
-// that writes.
+// rewrite replaces the file with a new one that has a record for each token in memory, and opens it. The caller MUST be
+// the only writer.
 func (f *file) rewrite() error {
 	l := f.owner
 	h := header{born: l.born}
@@ -371,7 +371,7 @@ func (f *file) write(records []byte) (err error) {
 		err = f.f.Sync()
 	}
 	if err != nil {
-		_ = f.f.Close() // the error of the write counts
+		_ = f.f.Close() // the error of the write is the one to report
 		f.f = nil
 	}
 	return err

@@ -143,10 +143,11 @@ func (l *Local) Spend(ctx context.Context, u Use) (Result, error) {
 // Remember adds a use that the shared store has counted, if there is room.
 func (l *Local) Remember(u Use) {
 	u.Most, u.IssueUncounted = math.MaxInt32, true
-	_, _ = l.count(u) // it is a copy
+	_, _ = l.count(u) // the store has counted the use; this is a copy
 }
 
-// count counts a use in memory and returns the number of uses with this one; 0: it is accepted and not counted.
+// count counts a use in memory and returns the number of uses including this one; 0: the use is accepted and not
+// counted.
 func (l *Local) count(u Use) (uint32, *Error) {
 	s := l.shardOf(u.Key)
 	now, elapsed := l.o.Wall(), l.o.Elapsed()
@@ -226,10 +227,10 @@ func (l *Local) Used(k Key) int {
 	return int(s.by[k].used)
 }
 
-// Tokens returns the number of stored tokens, and the highest number.
+// Tokens returns the number of stored tokens, and the highest possible number.
 func (l *Local) Tokens() (n, most int) { return int(l.live.Load()), l.o.Tokens }
 
-// fullFor is how long Warning reports that a token was refused because there was no room.
+// fullFor is how long Warning reports that a token was refused for lack of room.
 const fullFor = time.Minute
 
 // Warning returns what an operator must know; empty if there is nothing.
