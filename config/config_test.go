@@ -282,7 +282,7 @@ func TestRefuses(t *testing.T) {
 		},
 		"more than all requests": {
 			identity + caFile + embedded + "tracing: {sample: 2, otlp: {url: \"https://c.example.com\"}}\n", issuers,
-			"mayfly.yaml:7:19", "no share of requests",
+			"mayfly.yaml:7:19", "not a share of the requests",
 		},
 		"unencrypted spans": {
 			identity + caFile + embedded + "production: true\naudit: {file: x}\n" +
