@@ -35,7 +35,7 @@ func (c *Config) Check() error {
 			fmt.Sprintf("write a number up to %d, such as 5; 0.01 is 36 an hour", int(mostRate)), "rate"))
 	}
 	if c.Burst < 1 || c.Burst > mostBurst {
-		errs = append(errs, fault.BadSetting("is not a number of requests",
+		errs = append(errs, fault.BadSetting("is not a number of requests at once",
 			fmt.Sprintf("write a number from 1 to %d", int(mostBurst)), "burst"))
 	}
 	if len(errs) == 0 && float64(c.Burst)/c.Rate > longestFill.Seconds() {
