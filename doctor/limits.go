@@ -52,7 +52,8 @@ func (e *exam) descriptors(context.Context) []Row {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return []Row{skipped(name, err.Error(), "")}
 	}
-	tooFew("this process", int(min(uint64(limit.Max), math.MaxInt32))) //nolint:gosec,unconvert // signed on some systems
+	most := min(uint64(limit.Max), math.MaxInt32) //nolint:gosec,unconvert // signed on some systems
+	tooFew("this process", int(most))             //nolint:gosec // bounded above
 	return otherwise(out, name, fmt.Sprintf("this process may open the %d that are needed", want))
 }
 

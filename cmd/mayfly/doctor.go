@@ -1,7 +1,7 @@
 package main
 
 import (
-	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -51,10 +51,10 @@ func newDoctor() *cobra.Command {
 			if asJSON {
 				err = cli.WriteJSON(cmd.OutOrStdout(), r)
 			} else {
-				err = printDoctor(cmd, r)
+				err = r.Write(cmd.OutOrStdout())
 			}
 			if err == nil && !r.OK {
-				err = &cli.Error{Status: cli.ExitFound, Err: errors.New("mayfly: " + problemCount(r))}
+				err = &cli.Error{Status: cli.ExitFound, Err: fmt.Errorf("mayfly: %s found", human.Count(r.Problems(), "problem"))}
 			}
 			return err
 		}),
@@ -68,28 +68,4 @@ func newDoctor() *cobra.Command {
 	fl.BoolVar(&asJSON, "json", false, "print JSON")
 	f.register(cmd)
 	return cmd
-}
-
-func problemCount(r *doctor.Report) string {
-	n := 0
-	for _, row := range r.Rows {
-		if row.State == doctor.Problem {
-			n++
-		}
-	}
-	return human.Count(n, "problem") + " found"
-}
-
-func printDoctor(cmd *cobra.Command, r *doctor.Report) error {
-	w := cmd.OutOrStdout()
-	st := terminal.StyleFor(w)
-	paint := map[doctor.State]func(string) string{
-		doctor.OK: st.Green, doctor.Warning: st.Yellow, doctor.Problem: st.Red, doctor.Skipped: st.Dim,
-	}
-	g := terminal.Grid{Head: []string{"check", "state", "what was found", "what to do"}}
-	for _, row := range r.Rows {
-		g.Add(row.Check, paint[row.State](string(row.State)), terminal.Printable(row.Cause),
-			terminal.Printable(row.Fix))
-	}
-	return g.Write(w, st)
 }

@@ -32,7 +32,8 @@ func (l *auditLab) doctor(before string, as *syscall.Credential, args ...string)
 		}
 		defer os.RemoveAll(dir)
 		// cp, because a file that this process writes is busy while a child that another test starts has its descriptor
-		if err := errors.Join(os.Chmod(dir, 0o755), exec.Command("cp", "-L", mayfly, dir).Run()); err != nil { //nolint:gosec // for another user
+		copying := exec.Command("cp", "-L", mayfly, dir)
+		if err := errors.Join(os.Chmod(dir, 0o755), copying.Run()); err != nil { //nolint:gosec // for another user
 			l.t.Fatal(err)
 		}
 		mayfly = filepath.Join(dir, filepath.Base(mayfly))

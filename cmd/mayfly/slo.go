@@ -3,12 +3,7 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"maps"
-	"math"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -53,7 +48,7 @@ func newSLO() *cobra.Command {
 			if f.json {
 				err = cli.WriteJSON(cmd.OutOrStdout(), level)
 			} else {
-				err = printLevel(cmd.OutOrStdout(), level)
+				err = level.Write(cmd.OutOrStdout())
 			}
 			if err == nil && !level.Met {
 				err = &cli.Error{Status: cli.ExitFound, Err: errors.New("mayfly: an objective is missed")}
@@ -132,54 +127,4 @@ func (f *sloFlags) counts(ctx context.Context) (out []*status.Counts, err error)
 		out = append(out, c)
 	}
 	return out, nil
-}
-
-// printLevel prints a service level for people.
-func printLevel(w io.Writer, l *status.Level) error {
-	st := terminal.StyleFor(w)
-	var t terminal.Table
-	t.Add("asked", strings.Join(l.URLs, ", "))
-	t.Add("time", fmt.Sprintf("%s to %s (%s)", l.Since.Format(time.RFC3339), l.Until.Format(time.RFC3339),
-		human.Duration(l.Until.Sub(l.Since).Round(time.Second))))
-	t.Add("requests", fmt.Sprint(l.Requests))
-	t.Add("certificates", fmt.Sprint(l.Good))
-	t.Add("fault of the caller", fmt.Sprintf("%d (do not count)", l.Caller))
-	for _, party := range slices.Sorted(maps.Keys(l.Bad)) {
-		text := fmt.Sprint(l.Bad[party])
-		if l.Bad[party] > 0 {
-			text = st.Red(text)
-		}
-		t.Add("fault of: "+party, text)
-	}
-	if err := t.Write(w, st); err != nil {
-		return err
-	}
-	g := terminal.Grid{Head: []string{"objective", "target", "reached", "budget left", "result"}}
-	within := time.Duration(l.Within * float64(time.Second))
-	for _, row := range []struct {
-		name string
-		status.Share
-	}{{"a certificate", l.Success}, {"a certificate within " + within.String(), l.Fast}} {
-		result := st.Green("met")
-		switch {
-		case row.Share.Share == nil:
-			result = st.Dim("no requests")
-		case !row.Met:
-			result = st.Red("missed")
-		}
-		g.Add(row.name, percent(&row.Objective), percent(row.Share.Share), percent(row.Budget), result)
-	}
-	fmt.Fprintln(w)
-	return g.Write(w, st)
-}
-
-// percent formats a share; "–" if there is none. It is rounded down, so that a missed objective does not look like one
-// that is met.
-func percent(share *float64) string {
-	if share == nil {
-		return "–"
-	}
-	const digits = 1e4
-	text := fmt.Sprintf("%.4f", math.Floor(*share*100*digits+1e-6)/digits)
-	return strings.TrimRight(strings.TrimRight(text, "0"), ".") + " %"
 }
