@@ -129,8 +129,9 @@ crowd: ## open CROWD idle, half-sent or flooding connections from one address wh
 bench-reconcile: ## measure time and peak memory of the audit of a log with a million entries
 	$(GO) test -run '^$$' -bench BenchmarkReconcile -benchtime 1x -timeout 60m -v ./cmd/mayfly
 
-alerts: ## check the rules of Prometheus, and run the unit tests of the alerts; needs promtool (of the package prometheus)
-	cd deploy/prometheus && promtool check config prometheus.yml && promtool check rules rules.yml alerts.yml && promtool test rules alerts_test.yml
+alerts: ## check the rules of Prometheus, and run the unit tests of the alerts; needs promtool (package prometheus)
+	cd deploy/prometheus && promtool check config prometheus.yml && promtool check rules rules.yml alerts.yml && \
+		promtool test rules alerts_test.yml
 
 e2e: build ## run real clients, logs and services against the real binary
 	cd e2e && $(GO) run ./cmd/prepare && $(GO) test -count=1 -timeout 15m ./...
@@ -138,14 +139,16 @@ e2e: build ## run real clients, logs and services against the real binary
 e2e-keys: build hsm ## run the CA on real places of keys; needs python3, a C compiler, and softhsm2 and opensc of the package manager
 	cd e2e && $(GO) test -count=1 -timeout 40m -tags keys -run TestKeys -v ./...
 
-e2e-shared: ## count in real Valkey servers: single, sentinels, cluster; killed, stopped, emptied and full; needs python3
-	python3 -m venv e2e/.cache/valkey && e2e/.cache/valkey/bin/pip install --quiet --requirement e2e/clients/valkey/requirements.txt
+e2e-shared: ## count in real Valkey servers that are killed, stopped, emptied, filled and failed over; needs python3
+	python3 -m venv e2e/.cache/valkey
+	e2e/.cache/valkey/bin/pip install --quiet --requirement e2e/clients/valkey/requirements.txt
 	MAYFLY_VALKEY=$$(find $$PWD/e2e/.cache/valkey -name valkey-server -type f | head -1) \
 		$(GO) test $(NOPGO) -count=1 -timeout 10m -run TestValkey -v ./server/shared | grep -v '^=== '
 
 REPLICAS ?= 10m
 replicas: build ## load three servers, a balancer, two logs and a store for REPLICAS, while each part fails in turn
-	cd e2e && $(GO) run ./cmd/prepare && MAYFLY_REPLICAS=$(REPLICAS) $(GO) test -count=1 -timeout 60m -run TestReplicas -v .
+	cd e2e && $(GO) run ./cmd/prepare
+	cd e2e && MAYFLY_REPLICAS=$(REPLICAS) $(GO) test -count=1 -timeout 60m -run TestReplicas -v .
 
 openapi-clients: ## run clients generated from /openapi.json (Python, TypeScript) against the real binary; needs python3 and npm
 	cd e2e && $(GO) test -count=1 -timeout 20m -tags openapi -run TestOpenAPIClients ./...

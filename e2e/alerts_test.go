@@ -295,8 +295,8 @@ func TestAlerts(t *testing.T) {
 	works.ServeAgain(l)
 	raise("MayflyUnlogged")
 
-	for _, m := range regexp.MustCompile(`alert: (\w+)`).FindAllStringSubmatch(l.Read("../deploy/prometheus/alerts.yml"),
-		-1) {
+	alerts := l.Read("../deploy/prometheus/alerts.yml")
+	for _, m := range regexp.MustCompile(`alert: (\w+)`).FindAllStringSubmatch(alerts, -1) {
 		if reason := unbroken[m[1]]; slices.Contains(raised, m[1]) == (reason != "") {
 			t.Errorf("%s is raised here, or has a reason why not: %q", m[1], reason)
 		}

@@ -116,7 +116,11 @@ func (r *Record) check() error {
 	if r.Signatures < 0 || r.Micros < 0 || r.Count < 0 {
 		return fmt.Errorf("a %s record with a negative number", r.Kind)
 	}
-	if n := len(r.Issuer) + len(r.Subject) + len(r.SAN) + len(r.Repository) + len(r.Entry) + len(r.Rule) + len(r.Text); n > maxText {
+	n := 0
+	for _, text := range [...]string{r.Issuer, r.Subject, r.SAN, r.Repository, r.Entry, r.Rule, r.Text} {
+		n += len(text)
+	}
+	if n > maxText {
 		return fmt.Errorf("a %s record with %d bytes of text; at most %d", r.Kind, n, maxText)
 	}
 	return nil

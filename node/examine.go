@@ -102,7 +102,8 @@ func ExamineLogs(ctx context.Context, cfg *config.Config) (logs []ReportedLog, c
 		}
 	}
 	if cfg.CT.Embedded != nil {
-		logs = append(logs, embeddedHeads(ctx, *cfg.CT.Embedded)...) //nolint:makezero // the first ones are filled above
+		own := embeddedHeads(ctx, *cfg.CT.Embedded)
+		logs = append(logs, own...) //nolint:makezero // the first ones are filled above
 	}
 	return logs, clocks, nil
 }

@@ -50,8 +50,8 @@ func newMetrics(a *admission.Controller) *metrics {
 		}),
 		limited: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "mayfly_limit_refusals_total",
-			Help: "Requests that were refused by limits.source, limits.issuer or limits.identity, by limit and issuer " +
-				"entry.",
+			Help: "Requests that were refused by limits.source, limits.issuer or limits.identity, " +
+				"by limit and issuer entry.",
 		}, []string{"limit", "entry"}),
 		uses: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "mayfly_token_uses_total",

@@ -285,14 +285,18 @@ func TestConfig(t *testing.T) {
 	for want, change := range map[string]func(*tracing.Config){
 		"":                             func(*tracing.Config) {},
 		"otlp: is missing; write otlp": func(c *tracing.Config) { c.OTLP = nil },
-		"otlp.url: is missing; write the base address":                func(c *tracing.Config) { c.OTLP.URL = "" },
-		`otlp.url: "c:4318" is not a base address`:                    func(c *tracing.Config) { c.OTLP.URL = "c:4318" },
-		`otlp.url: "https://u:p@c" is not a base`:                     func(c *tracing.Config) { c.OTLP.URL = "https://u:p@c" },
+		"otlp.url: is missing; write the base address": func(c *tracing.Config) { c.OTLP.URL = "" },
+		`otlp.url: "c:4318" is not a base address`:     func(c *tracing.Config) { c.OTLP.URL = "c:4318" },
+		`otlp.url: "https://u:p@c" is not a base`: func(c *tracing.Config) {
+			c.OTLP.URL = "https://u:p@c"
+		},
 		"otlp.url: spans would be sent over a net":                    func(c *tracing.Config) { c.OTLP.URL = "http://c" },
 		"sample: 1.5 is not a share of the requests; write a":         func(c *tracing.Config) { c.Sample = share(1.5) },
 		"sample: -1 is not a share":                                   func(c *tracing.Config) { c.Sample = share(-1) },
 		`parent: "always" is not a known value; write ignore or foll`: func(c *tracing.Config) { c.Parent = "always" },
-		"otlp.timeout: 1ms is out of range; write 100ms to 1m":        func(c *tracing.Config) { c.OTLP.Timeout = time.Millisecond },
+		"otlp.timeout: 1ms is out of range; write 100ms to 1m": func(c *tracing.Config) {
+			c.OTLP.Timeout = time.Millisecond
+		},
 		"otlp.headers.a b: \"a b\" is not the name of a header": func(c *tracing.Config) {
 			c.OTLP.Headers = map[string]*secret.Source{"a b": secret.Typed(nil)}
 		},

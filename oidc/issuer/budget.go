@@ -12,8 +12,8 @@ import (
 
 // TokenUse is one use of a token whose number of uses is limited.
 type TokenUse struct {
-	// Key identifies the token. It is the SHA-256 of a constant and the token's signing input (RFC 7515 §5.1), which is
-	// everything but the signature. The signature is left out because whoever has an ECDSA signature (r, s) can make
+	// Key identifies the token. It is the SHA-256 of a constant and the token's signing input (RFC 7515 §5.1), which
+	// is everything but the signature. The signature is left out because whoever has an ECDSA signature (r, s) can make
 	// another valid one, (r, n-s), and with it another text of the same token. No other change is possible: the
 	// signature covers the signing input, and [token.Parse] accepts one encoding of each part. The issuer and the
 	// audience are in the signing input, so that the count does not begin again when the key of an entry changes.

@@ -351,7 +351,8 @@ const maxRetry = 5 * time.Second
 
 // overloaded returns the error of a request for which there is no capacity. No caller has exceeded a limit.
 func overloaded(cause error) error {
-	return fault.New(fault.RateLimited, cause).By(fault.PartyUs).WithRetryAfter(time.Second + rand.N(maxRetry-time.Second)) //nolint:gosec // jitter, no secret
+	after := time.Second + rand.N(maxRetry-time.Second) //nolint:gosec // jitter, no secret
+	return fault.New(fault.RateLimited, cause).By(fault.PartyUs).WithRetryAfter(after)
 }
 
 type admissionError string

@@ -172,10 +172,9 @@ func (s *Store) inspected(name string, in info) {
 	}
 	s.mu.Unlock()
 	if rise > 0 {
-		s.o.Logger.Error("the shared store evicts keys, and with them uses of tokens; tokens that "+
-			"were issued before this "+
-			"time are refused unless their issuer entry has budget-unavailable: issue. Give the store more memory, and "+
-			"set maxmemory-policy noeviction", "node", name, "keys", rise)
+		s.o.Logger.Error("the shared store evicts keys, and with them uses of tokens; tokens that were issued before "+
+			"this time are refused unless their issuer entry has budget-unavailable: issue. Give the store more "+
+			"memory, and set maxmemory-policy noeviction", "node", name, "keys", rise)
 	}
 	if in.policy != "" && in.policy != noEviction && was != in.policy {
 		s.o.Logger.Warn("the shared store may forget uses of tokens when its memory is full; set maxmemory-policy "+
