@@ -32,9 +32,8 @@ func (w *fixture) journal(o journal.Options) (path string, stop func(signatures 
 	path = filepath.Join(w.t.TempDir(), "journal.jsonl")
 	j, err := journal.Open(journal.Config{File: path}, o)
 	must(w.t, err)
-	core := *w.core
-	core.Journal = j
-	w.srv.SetCore(&core)
+	w.core.Journal = j
+	w.srv.SetCore(w.core)
 	return path, func(signatures int) (out []journal.Entry) {
 		w.t.Helper()
 		must(w.t, j.Close(context.Background(), signatures))

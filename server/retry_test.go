@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -19,10 +18,9 @@ import (
 )
 
 // idempotent makes retries idempotent, under a configuration with this digest.
-func (w *fixture) idempotent(digest string, j *journal.Journal) {
-	core := *w.core
-	core.IdempotentRetry, core.Digest, core.Journal = true, digest, j
-	w.srv.SetCore(&core)
+func (w *fixture) idempotent(digest string) {
+	w.core.IdempotentRetry, w.core.Digest = true, digest
+	w.srv.SetCore(w.core)
 }
 
 // obtain returns the certificate that a token gets over gRPC.
@@ -39,10 +37,8 @@ func (w *fixture) obtain(token string) []byte {
 func TestIdempotentRetry(t *testing.T) {
 	t.Parallel()
 	w := newFixture(t, false)
-	path := filepath.Join(t.TempDir(), "journal.jsonl")
-	j, err := journal.Open(journal.Config{File: path}, journal.Options{})
-	must(t, err)
-	w.idempotent("abc", j)
+	_, stop := w.journal(journal.Options{})
+	w.idempotent("abc")
 	token := w.idp.Token(nil)
 	first := w.obtain(token)
 	if !bytes.Equal(first, w.obtain(token)) {
@@ -71,19 +67,12 @@ func TestIdempotentRetry(t *testing.T) {
 		t.Error("another key got the same certificate")
 	}
 	w.key = former
-	w.idempotent("def", j)
+	w.idempotent("def")
 	if bytes.Equal(first, w.obtain(token)) {
 		t.Error("a certificate of the former configuration was returned")
 	}
-	must(t, j.Close(t.Context(), 4*2))
-	_, findings, err := journal.Verify(path, journal.VerifyOptions{})
-	must(t, err)
-	for i := range findings {
-		t.Error(&findings[i])
-	}
 	repeated := 0
-	for e, err := range journal.Read(path, 0) {
-		must(t, err)
+	for _, e := range stop(4 * 2) {
 		if strings.Contains(string(e.Raw), token) {
 			t.Error("the journal has a token")
 		}
@@ -121,7 +110,7 @@ func TestRetryIsOff(t *testing.T) {
 func TestIdempotentRetryTogether(t *testing.T) {
 	t.Parallel()
 	w := newFixture(t, false)
-	w.idempotent("abc", nil)
+	w.idempotent("abc")
 	token := w.idp.Token(nil)
 	w.log.SetFault(ct.Error400)
 	if _, err := w.grpc.CreateSigningCertificate(t.Context(), w.message(token)); err == nil {
@@ -160,16 +149,12 @@ func TestIdempotentRetryTogether(t *testing.T) {
 func TestIdempotentRetryAfterRestart(t *testing.T) {
 	t.Parallel()
 	w := newFixture(t, false)
-	path := filepath.Join(t.TempDir(), "journal.jsonl")
-	j, err := journal.Open(journal.Config{File: path}, journal.Options{})
-	must(t, err)
-	w.idempotent("abc", j)
+	_, stop := w.journal(journal.Options{})
+	w.idempotent("abc")
 	token := w.idp.Token(nil)
 	first := w.obtain(token)
-	must(t, j.Close(t.Context(), 2))
 	var outcome journal.Record
-	for e, err := range journal.Read(path, 0) {
-		must(t, err)
+	for _, e := range stop(2) {
 		if e.Retry != "" {
 			outcome = e.Record
 		}
@@ -177,8 +162,8 @@ func TestIdempotentRetryAfterRestart(t *testing.T) {
 
 	stranger := newFixture(t, false) // another CA
 	stranger.key = w.key
-	core := *w.core
-	w.srv.SetCore(&core) // without retries
+	w.core.Journal = nil // it is closed
+	w.srv.SetCore(w.core)
 	bob := w.idp.Token(map[string]any{"email": "bob@example.com"})
 	out, err := w.grpc.CreateSigningCertificate(t.Context(), w.messageFor(bob, "bob@example.com"))
 	must(t, err)
@@ -216,9 +201,7 @@ func TestIdempotentRetryAfterRestart(t *testing.T) {
 		record := outcome
 		c.change(&record)
 		must(t, srv.Remember(&record))
-		core := *w.core
-		core.IdempotentRetry, core.Digest = true, "abc"
-		srv.SetCore(&core)
+		srv.SetCore(w.core)
 		a := postTo(srv.HTTPHandler(), w.body(token))
 		stored, err := base64.StdEncoding.DecodeString(record.DER)
 		must(t, err)
@@ -240,7 +223,7 @@ func TestIdempotentRetryWithBudget(t *testing.T) {
 	t.Parallel()
 	w := newFixtureWith(t, false, budgetOf(1))
 	w.counting()
-	w.idempotent("abc", nil)
+	w.idempotent("abc")
 	token := w.idp.Token(nil)
 	first := w.obtain(token)
 	if !bytes.Equal(first, w.obtain(token)) {
