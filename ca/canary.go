@@ -51,10 +51,8 @@ func (a *Authority) Canary(ctx context.Context, r CanaryRequest) (_ *CanaryResul
 	}
 	d.tbs = tbs.TBS{}
 	r.Begin(CanaryIntent)
-	if r.Intent != nil { // G4
-		if err := a.whilePaused(func() error { return r.Intent(ctx, a.intent(d)) }); err != nil {
-			return nil, journalError(ctx, err)
-		}
+	if err := a.recordIntent(ctx, r.Request, d); err != nil {
+		return nil, err
 	}
 	signatures, others, recorded := 0, 0, false
 	defer func() {
@@ -80,11 +78,10 @@ func (a *Authority) Canary(ctx context.Context, r CanaryRequest) (_ *CanaryResul
 	}
 	r.Begin(CanaryOutcome)
 	recorded = true
-	if r.Outcome != nil {
-		o := Outcome{Serial: d.want.serial, SCTs: scts, Signatures: signatures, Signed: true}
-		if err := a.whilePaused(func() error { return r.Outcome(context.WithoutCancel(ctx), o) }); err != nil {
-			return nil, fault.New(fault.JournalUnavailable, err)
-		}
+	if err := a.recordOutcome(ctx, r.Request, Outcome{
+		Serial: d.want.serial, SCTs: scts, Signatures: signatures, Signed: true,
+	}); err != nil {
+		return nil, fault.New(fault.JournalUnavailable, err)
 	}
 	return &CanaryResult{Serial: d.want.serial, SCTs: scts}, nil
 }

@@ -29,9 +29,9 @@ type Request struct {
 	// parsed.
 	SPKI      []byte
 	PublicKey crypto.PublicKey
-	// Begin is called when the certificate is built and linted, before Intent. Its error stops the request and is
+	// Spend is called when the certificate is built and linted, before Intent. Its error stops the request and is
 	// returned. Optional.
-	Begin func(context.Context) error
+	Spend func(context.Context) error
 	// Intent is called before the first signature, and its error stops the request. Outcome is called once for each
 	// intent without error, before a certificate is released, and its error stops the release. Both are optional, and
 	// neither may keep its argument.
@@ -59,18 +59,14 @@ func (a *Authority) Issue(ctx context.Context, r Request) (_ *Certificate, err e
 	if err != nil {
 		return nil, err
 	}
-	if r.Begin != nil {
-		if err := a.record(ctx, "token use", r.Begin); err != nil {
+	if r.Spend != nil {
+		if err := a.record(ctx, "token use", r.Spend); err != nil {
 			return nil, err
 		}
 	}
 	result = failed
-	if r.Intent != nil { // G4
-		if err := a.record(ctx, "journal intent", func(ctx context.Context) error {
-			return r.Intent(ctx, a.intent(d))
-		}); err != nil {
-			return nil, journalError(ctx, err)
-		}
+	if err := a.recordIntent(ctx, r, d); err != nil {
+		return nil, err
 	}
 	signatures, others, recorded := 0, 0, false // calls of the CA's key, and of the one for precertificates
 	defer func() {
@@ -99,15 +95,11 @@ func (a *Authority) Issue(ctx context.Context, r Request) (_ *Certificate, err e
 		return nil, err
 	}
 	recorded = true
-	if r.Outcome != nil {
-		// From here on, the end of the caller's context has no effect: the journal says that the certificate was
-		// issued.
-		o := Outcome{Serial: d.want.serial, Certificate: final, SCTs: scts, Signatures: signatures, Signed: true}
-		if err := a.record(context.WithoutCancel(ctx), journalOutcome, func(ctx context.Context) error {
-			return r.Outcome(ctx, o)
-		}); err != nil {
-			return nil, fault.New(fault.JournalUnavailable, err)
-		}
+	// From here on, the end of the caller's context has no effect: the journal says that the certificate was issued.
+	if err := a.recordOutcome(ctx, r, Outcome{
+		Serial: d.want.serial, Certificate: final, SCTs: scts, Signatures: signatures, Signed: true,
+	}); err != nil {
+		return nil, fault.New(fault.JournalUnavailable, err)
 	}
 	result = succeeded
 	return &Certificate{
@@ -126,14 +118,33 @@ func (a *Authority) whilePaused(f func() error) error {
 	return f()
 }
 
-// journalOutcome is the name of the span of the second record of a request.
-const journalOutcome = "journal outcome"
-
 // record calls f, which writes to the journal or to the store of the uses of tokens.
 func (a *Authority) record(ctx context.Context, name string, f func(context.Context) error) (err error) {
 	ctx, step := span.Start(ctx, name)
 	defer step.Done(&err)
 	return a.whilePaused(func() error { return f(ctx) })
+}
+
+// recordIntent writes the intent of a request (G4). Its errors are [fault.Error] values.
+func (a *Authority) recordIntent(ctx context.Context, r Request, d *unsigned) error {
+	if r.Intent == nil {
+		return nil
+	}
+	err := a.record(ctx, "journal intent", func(ctx context.Context) error { return r.Intent(ctx, a.intent(d)) })
+	if err != nil {
+		return journalError(ctx, err)
+	}
+	return nil
+}
+
+// recordOutcome writes the outcome of an intent, whether or not ctx has ended.
+func (a *Authority) recordOutcome(ctx context.Context, r Request, o Outcome) error {
+	if r.Outcome == nil {
+		return nil
+	}
+	return a.record(context.WithoutCancel(ctx), "journal outcome", func(ctx context.Context) error {
+		return r.Outcome(ctx, o)
+	})
 }
 
 // journalError returns the error of a request whose intent was not written: the caller left, or the journal failed.
@@ -382,12 +393,8 @@ func (a *Authority) release(ctx context.Context, d *unsigned, final []byte) (err
 func (a *Authority) recordFailure(ctx context.Context, r Request, o Outcome) error {
 	a.o.Logger.WarnContext(ctx, "no certificate was issued for an intent", "serial", fmt.Sprintf("%x", o.Serial),
 		"signatures", o.Signatures, "cause", o.Err.Error())
-	if r.Outcome != nil {
-		if err := a.record(context.WithoutCancel(ctx), journalOutcome, func(ctx context.Context) error {
-			return r.Outcome(ctx, o)
-		}); err != nil {
-			a.o.Logger.ErrorContext(ctx, "the outcome was not written to the journal", "cause", err.Error())
-		}
+	if err := a.recordOutcome(ctx, r, o); err != nil {
+		a.o.Logger.ErrorContext(ctx, "the outcome was not written to the journal", "cause", err.Error())
 	}
 	return fault.From(o.Err)
 }

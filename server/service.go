@@ -74,7 +74,7 @@ func (s service) create(ctx context.Context, core *Core, in *fulciopb.CreateSign
 			"algorithm", key.Algorithm)
 	}
 	request := ca.Request{
-		Identity: &d.Identity, SPKI: key.SPKI, PublicKey: key.Public, Begin: s.spend(core, d, r),
+		Identity: &d.Identity, SPKI: key.SPKI, PublicKey: key.Public, Spend: s.spend(core, d, r),
 	}
 	authority, chain := core.issuerFor(key)
 	cert, err := s.issue(ctx, issuance{core, authority, request, token, r})
