@@ -77,13 +77,19 @@ func logListeners(log *slog.Logger, l server.Listeners) {
 // newServer creates the server, which answers requests with status 503 until the first snapshot is installed.
 func (n *Node) newServer(registry *prometheus.Registry, tiles *embeddedHandler) (err error) {
 	cfg := n.started
+	var services []server.Service
+	if cfg.CT.Embedded != nil {
+		services = append(services, server.Service{
+			Name: "ct", Paths: []string{"/ct/"}, Handler: http.StripPrefix("/ct", tiles),
+		})
+	}
 	n.admission = admission.New(admission.Options{
 		Requests: cfg.Limits.Requests, MaxWait: cfg.Limits.Wait, Processors: reserveProcessors(),
 	})
 	n.canary = canary.New(canary.Options{Target: n.canaryTarget, Compute: n.admission.Compute, Logger: n.log})
 	n.server, err = server.New(server.Options{
 		Canary: n.canary,
-		Logger: n.log, Readiness: n.readiness, Registry: registry, CT: tiles.orNil(cfg.CT.Embedded != nil),
+		Logger: n.log, Readiness: n.readiness, Registry: registry, Services: services,
 		Limits: server.Limits{
 			Drain: n.options.Drain, DrainDelay: cfg.Listen.DrainDelay, Age: cfg.Listen.MaxConnectionAge,
 			Connections: cfg.Limits.Connections, PerSource: cfg.Limits.ConnectionsPerSource,
@@ -106,14 +112,6 @@ func (n *Node) newServer(registry *prometheus.Registry, tiles *embeddedHandler) 
 
 // embeddedHandler serves the read path of the embedded log. It answers with status 503 until the log is open.
 type embeddedHandler struct{ current atomic.Pointer[http.Handler] }
-
-// orNil returns the handler, or nil if no embedded log is configured.
-func (h *embeddedHandler) orNil(configured bool) http.Handler {
-	if !configured {
-		return nil
-	}
-	return h
-}
 
 func (h *embeddedHandler) set(l *embedded.Store) {
 	if l != nil {

@@ -30,7 +30,7 @@ func (s legacy) CreateSigningCertificate(ctx context.Context,
 ) (*httpbody.HttpBody, error) {
 	return observe(ctx, s.Server, call[*httpbody.HttpBody]{
 		method: "v1.CreateSigningCertificate",
-		issues: true,
+		issues: true, limited: true,
 		run: func(ctx context.Context, core *Core, r *record) (*httpbody.HttpBody, error) {
 			s.metrics.legacy.WithLabelValues("CreateSigningCertificate", family(r.agent)).Inc()
 			if len(in.GetCertificateSigningRequest())+len(in.GetPublicKey().GetContent()) == 0 {

@@ -51,8 +51,9 @@ type rates struct {
 }
 
 type sourceKey struct {
-	source admission.Source
-	rate   rate.Config
+	service string // empty: the CA
+	source  admission.Source
+	rate    rate.Config
 }
 
 // verifiedKey is what a limit applies to after the verification of the token.
@@ -85,9 +86,9 @@ func (s *Server) over(by verifiedKey, wait time.Duration) *fault.Error {
 	return fault.New(fault.RateLimited, &rateError{by.limit, by.rate}, "limit", by.limit).WithRetryAfter(wait)
 }
 
-// limitSource returns RATE_LIMITED if certificates are requested too often from the source of a request. It counts the
-// request, once. Trusted proxies are not limited: the address of a proxy is that of no client.
-func (s *Server) limitSource(ctx context.Context) error {
+// limitSource returns RATE_LIMITED if a service, or the CA, is called too often from the source of a request. It counts
+// the request, once. Trusted proxies are not limited: the address of a proxy is that of no client.
+func (s *Server) limitSource(ctx context.Context, service string) error {
 	st, v := s.state.Load(), arrivalIn(ctx)
 	if st.core == nil || st.core.Rates.Source == nil || v == nil || v.limited || !v.client.IsValid() ||
 		s.proxies.Has(v.client) {
@@ -95,7 +96,7 @@ func (s *Server) limitSource(ctx context.Context) error {
 	}
 	v.limited = true
 	r := *st.core.Rates.Source
-	wait := s.rates.sources.Take(sourceKey{v.source, r}, r, s.rates.now())
+	wait := s.rates.sources.Take(sourceKey{service, v.source, r}, r, s.rates.now())
 	if wait == 0 {
 		return nil
 	}

@@ -20,9 +20,12 @@ import (
 
 // call is one method: its gRPC name, and the function that serves it with the current core.
 type call[R any] struct {
-	method string
-	issues bool // each call has a line in the log at level info
-	run    func(context.Context, *Core, *record) (R, error)
+	method  string
+	service string // of the process beside the CA; empty: the CA
+	issues  bool   // a certificate
+	// limited: the source limit and the admission apply, and each call has a line in the log at level info
+	limited bool
+	run     func(context.Context, *Core, *record) (R, error)
 }
 
 // observe runs c with the parts that each request has: a count of running requests, an id, a deadline, a panic guard,
@@ -38,14 +41,16 @@ func observe[R any](ctx context.Context, s *Server, c call[R]) (out R, err error
 	ctx, root := s.startTrace(ctx, c.method, r)
 	var failure *fault.Error
 	defer func() { endTrace(root, failure) }()
-	if c.issues {
-		err := s.limitSource(ctx)
+	if c.limited {
+		err := s.limitSource(ctx, c.service)
 		if err == nil {
 			err = s.admission.Precheck(ctx)
 		}
 		if err != nil {
 			failure = fault.From(err)
-			return out, s.refusedStatus(ctx, refusal{method: c.method, transport: r.transport, id: r.id, err: err})
+			return out, s.refusedStatus(ctx, refusal{
+				method: c.method, service: c.service, transport: r.transport, id: r.id, err: err,
+			})
 		}
 	}
 	s.metrics.inFlight.Inc()
@@ -70,7 +75,7 @@ func observe[R any](ctx context.Context, s *Server, c call[R]) (out R, err error
 	if c.issues {
 		s.metrics.slo.count(root, failure, took)
 	}
-	end := finished{method: c.method, issues: c.issues, record: r, failure: failure, took: took}
+	end := finished{method: c.method, logged: c.limited, record: r, failure: failure, took: took}
 	if failure != nil && limited(failure) {
 		s.finishLimited(ctx, end)
 	} else {
@@ -92,7 +97,7 @@ func guarded[R any](ctx context.Context, s *Server, c call[R], r *record) (out R
 	if st.core != nil {
 		r.setCore(st.core)
 	}
-	if c.issues { // the other methods cost next to nothing
+	if c.limited { // the other methods cost next to nothing
 		if err := s.admit(ctx); err != nil {
 			return out, owned(ctx, err)
 		}
@@ -205,7 +210,7 @@ func saneID(id string) string {
 // finished is a request that was answered.
 type finished struct {
 	method  string
-	issues  bool
+	logged  bool // at level info
 	record  *record
 	failure *fault.Error
 	took    time.Duration
@@ -226,7 +231,7 @@ func (s *Server) finish(ctx context.Context, f finished) {
 	}
 	s.metrics.requests.WithLabelValues(f.method, f.record.transport, code.String(), reason).Inc()
 	span.In(ctx).Observe(s.metrics.seconds.WithLabelValues(f.method), f.took.Seconds())
-	if !f.issues && f.failure == nil {
+	if !f.logged && f.failure == nil {
 		level = slog.LevelDebug // reads are frequent and of little interest
 	}
 	attrs := f.record.attrs

@@ -22,7 +22,8 @@ import (
 // refusal is a request that is not admitted.
 type refusal struct {
 	method, transport, id string
-	err                   error // the error of the admission
+	service               string // empty: the CA
+	err                   error  // the error of the admission
 }
 
 // refusals counts the refusals since the last line in the log.
@@ -39,8 +40,10 @@ const refuseEvery = time.Second
 func (s *Server) refuse(ctx context.Context, r refusal) *fault.Error {
 	f := fault.From(r.err)
 	s.metrics.requests.WithLabelValues(r.method, r.transport, codeOf(f.Kind).String(), string(f.Reason)).Inc()
-	// the method of a request that was not received is unknown, and most are for certificates
-	s.metrics.slo.count(span.Span{}, f, 0)
+	if r.service == "" {
+		// the method of a request that was not received is unknown, and most are for certificates
+		s.metrics.slo.count(span.Span{}, f, 0)
+	}
 	if n, due := s.refusals.due(time.Now()); due {
 		s.log.LogAttrs(context.WithoutCancel(ctx), slog.LevelWarn, "requests refused",
 			slog.Int64("count", n), slog.String("reason", string(f.Reason)), slog.String("cause", f.Err.Error()))
@@ -62,21 +65,24 @@ const unreceived = "unreceived"
 func (s *Server) admitting(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		method := ""
+		service, other := s.services.of(r)
 		switch {
 		case r.Method != http.MethodPost:
+		case other:
+			method = service.Name
 		case strings.HasSuffix(r.URL.Path, "/v2/signingCert"):
 			method = "CreateSigningCertificate"
 		case strings.HasSuffix(r.URL.Path, "/v1/signingCert"):
 			method = "v1.CreateSigningCertificate"
 		}
 		if method != "" {
-			err := s.limitSource(r.Context())
+			err := s.limitSource(r.Context(), service.Name)
 			if err == nil {
 				err = s.admission.Precheck(r.Context())
 			}
 			if err != nil {
 				s.writeRefused(w, r, refusal{
-					method: method, transport: "rest",
+					method: method, service: service.Name, transport: "rest",
 					id: w.Header().Get(requestIDKey), err: err,
 				})
 				return

@@ -24,8 +24,8 @@ import (
 	"github.com/mayfly-ca/mayfly/proto/openapi"
 )
 
-// rest builds the REST API: request id, CORS, body limit, then the read path of the embedded log or the gateway.
-func (s *Server) rest(ct http.Handler) (http.Handler, error) {
+// rest builds the REST API: request id, CORS, body limit, then another service or the gateway.
+func (s *Server) rest() (http.Handler, error) {
 	gateway := runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, &runtime.HTTPBodyMarshaler{Marshaler: &runtime.JSONPb{
 			MarshalOptions:   protojson.MarshalOptions{EmitUnpopulated: true},
@@ -87,26 +87,11 @@ func (s *Server) rest(ct http.Handler) (http.Handler, error) {
 			"Mayfly-Config-Generation", "Mayfly-Config-Digest",
 		},
 	})
-	all := s.bounded(allow.Handler(s.admitting(withLog(s.withLegacy(gateway), ct))))
+	all := s.bounded(allow.Handler(s.admitting(s.services.before(s.withLegacy(gateway)))))
 	if s.fulcio != nil {
 		all = s.fulcio.counted(all)
 	}
 	return all, nil
-}
-
-// withLog puts the read path of the embedded log before the gateway.
-func withLog(gateway, ct http.Handler) http.Handler {
-	if ct == nil {
-		return gateway
-	}
-	ct = http.StripPrefix("/ct", ct)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasPrefix(r.URL.Path, "/ct/") {
-			ct.ServeHTTP(w, r)
-			return
-		}
-		gateway.ServeHTTP(w, r)
-	})
 }
 
 // bounded sets the id of a request and limits the size of its body.
@@ -115,7 +100,11 @@ func (s *Server) bounded(next http.Handler) http.Handler {
 		id := saneID(r.Header.Get(requestIDKey))
 		r.Header.Set(requestIDKey, id)
 		w.Header().Set(requestIDKey, id)
-		r.Body = http.MaxBytesReader(w, r.Body, s.limits.Body)
+		limit := s.limits.Body
+		if service, other := s.services.of(r); other && service.Body > 0 {
+			limit = service.Body
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, limit)
 		ctx := &arrivalContext{Context: r.Context(), arrival: s.httpArrival(r)}
 		s.retire(w, r, ctx.arrival.conn)
 		defer s.end(&ctx.arrival)

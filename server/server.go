@@ -124,7 +124,7 @@ func positive[N int | int64 | time.Duration](v, otherwise N) N {
 // Options for [New].
 type Options struct {
 	Logger    *slog.Logger          // nil: none
-	CT        http.Handler          // read path of the embedded log, without the prefix /ct/; nil: none
+	Services  []Service             // other APIs on the listeners
 	Readiness *Readiness            // nil: an empty one
 	Registry  *prometheus.Registry  // for /metrics; nil: /metrics is not served
 	Now       func() time.Time      // nil: time.Now
@@ -167,6 +167,7 @@ type Server struct {
 	refusals      refusals
 	identityLimit *identityLimit
 	retries       *retries
+	services      services
 	rates         *rates
 	limited       refusals
 	tooSlow       *fault.Error // the cause when a request exceeds its time; never changed
@@ -213,6 +214,7 @@ func New(o Options) (*Server, error) {
 		proxies:   o.Proxies, profiling: o.Profiling, tls: o.TLS,
 		proxyProtocol: o.ProxyProtocol, forwarded: o.Forwarded, began: o.Now(), tracer: o.Tracer,
 	}
+	s.services = newServices(o.Services)
 	if o.FulcioMetrics {
 		s.fulcio = newFulcioMetrics(s.metrics)
 	}
@@ -248,11 +250,16 @@ func New(o Options) (*Server, error) {
 	}
 	s.grpc = grpc.NewServer(options...)
 	all := registrar{s.grpc, s}
+	for _, one := range o.Services {
+		if one.Register != nil {
+			one.Register(all)
+		}
+	}
 	fulciopb.RegisterCAServer(all, service{Server: s})
 	grpc_health_v1.RegisterHealthServer(all, &healthService{server: s})
 	reflection.Register(all)
 	var err error
-	if s.http, err = s.rest(o.CT); err != nil {
+	if s.http, err = s.rest(); err != nil {
 		return nil, err
 	}
 	s.admin = s.adminPages(o)

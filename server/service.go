@@ -31,7 +31,7 @@ func (s service) CreateSigningCertificate(ctx context.Context,
 ) (*fulciopb.SigningCertificate, error) {
 	return observe(ctx, s.Server, call[*fulciopb.SigningCertificate]{
 		method: "CreateSigningCertificate",
-		issues: true,
+		issues: true, limited: true,
 		run: func(ctx context.Context, core *Core, r *record) (*fulciopb.SigningCertificate, error) {
 			return s.create(ctx, core, in, r)
 		},

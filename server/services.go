@@ -1,0 +1,85 @@
+package server
+
+import (
+	"context"
+	"net/http"
+
+	"google.golang.org/grpc"
+)
+
+// Service is an API beside that of the CA on the same listeners, such as a transparency log. It gets the request id,
+// the limits of connections, bodies and headers, and CORS of every request. Calls that cost something MUST run in
+// [Server.Call].
+type Service struct {
+	// Name identifies the service in metrics and limits, such as "rekor".
+	Name string
+	// Paths are the paths of the service in the form of [http.ServeMux], without a method, such as "/api/v1/timestamp"
+	// or "/ct/".
+	Paths   []string
+	Handler http.Handler
+	// Body is the largest size of the body of a request over REST, in bytes; 0: that of the CA's requests.
+	Body int64
+	// Register registers the methods of the service over gRPC. Optional.
+	Register func(grpc.ServiceRegistrar)
+}
+
+// services finds the service of a request by its path.
+type services struct {
+	mux    *http.ServeMux
+	byPath map[string]Service
+}
+
+func newServices(all []Service) services {
+	s := services{http.NewServeMux(), map[string]Service{}}
+	for _, one := range all {
+		for _, path := range one.Paths {
+			s.mux.Handle(path, one.Handler)
+			s.byPath[path] = one
+		}
+	}
+	return s
+}
+
+// of returns the service of a request; false: the request is for the CA.
+func (s services) of(r *http.Request) (Service, bool) {
+	_, path := s.mux.Handler(r)
+	one, found := s.byPath[path]
+	return one, found
+}
+
+// before returns a handler that gives the requests of services to their handlers, and the others to next.
+func (s services) before(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if h, path := s.mux.Handler(r); path != "" {
+			h.ServeHTTP(w, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// Call is a call of a [Service]. The values of both fields are from closed sets: they are labels of metrics.
+type Call struct {
+	Service string // the name of the service
+	Method  string // such as "CreateEntry"
+}
+
+// Call runs a call of a service as the server runs requests for certificates: with the source limit, which counts each
+// service by itself, the admission, a deadline, a panic guard, a trace, metrics and one log line. run gets the deadline
+// in its context, and a function that adds an attribute to the log line; it MUST NOT be given a token, a proof or a
+// key. An error of run is a [fault.Error], or has the status of an internal error. Call returns the error with its gRPC
+// status, which [Server.WriteError] writes over REST.
+func (s *Server) Call(ctx context.Context, c Call, run func(context.Context, func(key, value string)) error) error {
+	_, err := observe(ctx, s, call[struct{}]{
+		method: c.Method, service: c.Service, limited: true,
+		run: func(ctx context.Context, _ *Core, r *record) (struct{}, error) {
+			return struct{}{}, run(ctx, r.add)
+		},
+	})
+	return err
+}
+
+// WriteError answers a request over REST with an error of [Server.Call].
+func (s *Server) WriteError(w http.ResponseWriter, r *http.Request, err error) {
+	s.writeError(w, r, err)
+}
