@@ -56,6 +56,7 @@ var layers = map[string][]string{
 	"ctlog/embedded": {"monitor", "fault", "loglist", "tbs"},          // the parser of checkpoints
 	"ctlog/remote":   {"ctlog", "monitor", "fault", "loglist", "tbs"}, // a tree head proves a log's key
 	"monitor":        {"fault", "loglist", "tbs"},                     // reads and checks logs, as an auditor does
+	"rekor/entry":    {},                                              // reads entries of a log of signatures
 	"tracing":        {"fault"},                                       // exports spans
 	"journal":        {"fault", "journal/ship"},
 	"journal/ship":   {"fault"},
@@ -139,7 +140,7 @@ var owners = map[string][]string{
 	"go.opentelemetry.io":                           {"journal/ship", "tracing", "internal"},
 	"google.golang.org/protobuf": {
 		"server", "client", "proto", "trust",
-		"journal/ship", "ca/signer",
+		"journal/ship", "ca/signer", "rekor", "rekor/entry",
 	},
 	"github.com/aws":                       {"ca/signer"},
 	"github.com/Azure":                     {"ca/signer"},
@@ -153,7 +154,9 @@ var owners = map[string][]string{
 	"github.com/alicebob/miniredis":        {}, // the store in tests
 	"github.com/coreos/go-systemd":         {"internal"},
 	"golang.org/x/crypto/acme":             {"server/servertls"},
-	"github.com/sigstore/protobuf-specs":   {"trust"},
+	"github.com/sigstore/protobuf-specs":   {"trust", "rekor", "rekor/entry"},
+	"github.com/sigstore/rekor-tiles":      {"rekor", "rekor/entry"},
+	"github.com/cyberphone":                {"rekor/entry"},
 	"github.com/digitorus":                 {"dev/tsa"},
 	"github.com/sigstore/sigstore-go":      {"trust"},
 	"github.com/theupdateframework/go-tuf": {"trust"},

@@ -1,0 +1,149 @@
+// Package entry reads the entries of a log of signatures (Rekor v2): what was signed, and with which certificate or
+// key.
+//
+// An entry is the canonical JSON (RFC 8785) of the message Entry in Rekor's entry.proto. The package verifies no
+// signature: a log MUST have done that before it accepted the entry.
+package entry
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+
+	"github.com/cyberphone/json-canonicalization/go/src/webpki.org/jsoncanonicalizer"
+	common "github.com/sigstore/protobuf-specs/gen/pb-go/common/v1"
+	rekorpb "github.com/sigstore/rekor-tiles/v2/pkg/generated/protobuf"
+	"google.golang.org/protobuf/encoding/protojson"
+)
+
+// The kinds of entries, and their version.
+const (
+	HashedRekord = "hashedrekord" // the signature of a digest
+	DSSE         = "dsse"         // the signatures of an envelope, with the digest of its payload
+	Version      = "0.0.2"
+)
+
+// The largest entry, in bytes, and the largest number of signatures in it.
+const (
+	MaxSize       = 1<<16 - 1 // the length of an entry in a bundle has 16 bits (c2sp.org/tlog-tiles, "Log Entries")
+	maxSignatures = 64
+)
+
+// Digest is a digest and its algorithm.
+type Digest struct {
+	Algorithm string // "sha256", "sha384" or "sha512"
+	Sum       []byte
+}
+
+// String returns ALGORITHM:HEX.
+func (d Digest) String() string { return d.Algorithm + ":" + hex.EncodeToString(d.Sum) }
+
+// Signature is a signature in an entry. Exactly one of Certificate and Key is set.
+type Signature struct {
+	Value       []byte
+	Certificate *x509.Certificate
+	Key         []byte // SubjectPublicKeyInfo in DER
+}
+
+// Entry is an entry of a log of signatures.
+type Entry struct {
+	Kind string // [HashedRekord] or [DSSE]
+	// Digest is that of the signed bytes of a hashedrekord entry, and of the payload of a dsse entry.
+	Digest     Digest
+	Signatures []Signature
+}
+
+// Parse parses the body of an entry. A body that is not in canonical form is an error: a log has one form of an entry.
+func Parse(body []byte) (*Entry, error) {
+	if len(body) > MaxSize {
+		return nil, fmt.Errorf("the entry has %d bytes, more than %d", len(body), MaxSize)
+	}
+	var m rekorpb.Entry
+	if err := protojson.Unmarshal(body, &m); err != nil {
+		return nil, fmt.Errorf("the entry is not one of Rekor v2: %w", err)
+	}
+	canonical, err := Canonical(&m)
+	if err != nil {
+		return nil, err
+	}
+	if !bytes.Equal(canonical, body) {
+		return nil, errors.New("the entry is not in canonical form (RFC 8785)")
+	}
+	if m.GetApiVersion() != Version {
+		return nil, fmt.Errorf("unknown version %q of an entry", m.GetApiVersion())
+	}
+	out := &Entry{Kind: m.GetKind()}
+	var hash *common.HashOutput
+	var signatures []*rekorpb.Signature
+	switch spec := m.GetSpec(); {
+	case out.Kind == HashedRekord && spec.GetHashedRekordV002() != nil:
+		hash = spec.GetHashedRekordV002().GetData()
+		signatures = []*rekorpb.Signature{spec.GetHashedRekordV002().GetSignature()}
+	case out.Kind == DSSE && spec.GetDsseV002() != nil: //nolint:staticcheck // released clients send such entries
+		hash = spec.GetDsseV002().GetPayloadHash()      //nolint:staticcheck // likewise
+		signatures = spec.GetDsseV002().GetSignatures() //nolint:staticcheck // likewise
+	default:
+		return nil, fmt.Errorf("unknown kind %q of an entry, or content of another kind", out.Kind)
+	}
+	if out.Digest, err = digestOf(hash); err != nil {
+		return nil, err
+	}
+	if len(signatures) == 0 || len(signatures) > maxSignatures {
+		return nil, fmt.Errorf("the entry has %d signatures, not 1 to %d", len(signatures), maxSignatures)
+	}
+	for _, s := range signatures {
+		one, err := signatureOf(s)
+		if err != nil {
+			return nil, err
+		}
+		out.Signatures = append(out.Signatures, one)
+	}
+	return out, nil
+}
+
+// Canonical returns the body of an entry.
+func Canonical(m *rekorpb.Entry) ([]byte, error) {
+	data, err := protojson.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("the entry has no JSON form: %w", err)
+	}
+	// The time of the canonicalizer is quadratic in the depth of its input, which is bounded here.
+	return jsoncanonicalizer.Transform(data)
+}
+
+func digestOf(h *common.HashOutput) (Digest, error) {
+	var name string
+	var size int
+	switch h.GetAlgorithm() {
+	case common.HashAlgorithm_SHA2_256:
+		name, size = "sha256", 32
+	case common.HashAlgorithm_SHA2_384:
+		name, size = "sha384", 48
+	case common.HashAlgorithm_SHA2_512:
+		name, size = "sha512", 64
+	default:
+		return Digest{}, fmt.Errorf("unknown algorithm %v of a digest", h.GetAlgorithm())
+	}
+	if len(h.GetDigest()) != size {
+		return Digest{}, fmt.Errorf("a digest of %s with %d bytes", name, len(h.GetDigest()))
+	}
+	return Digest{name, h.GetDigest()}, nil
+}
+
+func signatureOf(s *rekorpb.Signature) (Signature, error) {
+	out := Signature{Value: s.GetContent(), Key: s.GetVerifier().GetPublicKey().GetRawBytes()}
+	if len(out.Value) == 0 {
+		return out, errors.New("an empty signature")
+	}
+	if der := s.GetVerifier().GetX509Certificate().GetRawBytes(); len(der) > 0 {
+		var err error
+		if out.Certificate, err = x509.ParseCertificate(der); err != nil {
+			return out, fmt.Errorf("the certificate of the entry: %w", err)
+		}
+	} else if len(out.Key) == 0 {
+		return out, errors.New("a signature without a certificate or key")
+	}
+	return out, nil
+}
