@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 )
 
 // Service is an API beside that of the CA on the same listeners, such as a transparency log. It gets the request id,
@@ -51,11 +52,22 @@ func (s services) of(r *http.Request) (Service, bool) {
 func (s services) before(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if h, path := s.mux.Handler(r); path != "" {
-			h.ServeHTTP(w, r)
+			h.ServeHTTP(w, r.WithContext(metadata.NewIncomingContext(r.Context(), described(r.Header))))
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// described returns what a record needs of the header of a request, as the gateway passes it on.
+func described(h http.Header) metadata.MD {
+	out := metadata.MD{}
+	for _, key := range [...]string{requestIDKey, traceparentKey, tracestateKey, "user-agent"} {
+		if value := h.Get(key); value != "" {
+			out.Set(key, value)
+		}
+	}
+	return out
 }
 
 // Call is a call of a [Service]. The values of both fields are from closed sets: they are labels of metrics.
@@ -66,18 +78,30 @@ type Call struct {
 
 // Call runs a call of a service as the server runs requests for certificates: with the source limit, which counts each
 // service by itself, the admission, a deadline, a panic guard, a trace, metrics and one log line. run gets the deadline
-// in its context, and a function that adds an attribute to the log line; it MUST NOT be given a token, a proof or a
-// key. An error of run is a [fault.Error], or has the status of an internal error. Call returns the error with its gRPC
-// status, which [Server.WriteError] writes over REST.
-func (s *Server) Call(ctx context.Context, c Call, run func(context.Context, func(key, value string)) error) error {
+// in its context. An error of run is a [fault.Error], or has the status of an internal error. Call returns the error
+// with its gRPC status, which [Server.WriteError] writes over REST.
+func (s *Server) Call(ctx context.Context, c Call, run func(context.Context, *Request) error) error {
 	_, err := observe(ctx, s, call[struct{}]{
 		method: c.Method, service: c.Service, limited: true,
 		run: func(ctx context.Context, _ *Core, r *record) (struct{}, error) {
-			return struct{}{}, run(ctx, r.add)
+			return struct{}{}, run(ctx, &Request{
+				ID: r.id, Transport: r.transport, Source: r.entry.facts.Source, record: r,
+			})
 		},
 	})
 	return err
 }
+
+// Request is a running call of a service.
+type Request struct {
+	ID        string // as in the log line and in the header X-Request-Id
+	Transport string // "grpc" or "rest"
+	Source    string // the address of the client; empty if it is unknown
+	record    *record
+}
+
+// Add adds an attribute to the log line. It MUST NOT be given a token, a proof or a key.
+func (r *Request) Add(key, value string) { r.record.add(key, value) }
 
 // WriteError answers a request over REST with an error of [Server.Call].
 func (s *Server) WriteError(w http.ResponseWriter, r *http.Request, err error) {

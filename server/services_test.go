@@ -23,12 +23,16 @@ import (
 )
 
 // echo is a service that answers with the body of a request. The body "panic" makes it panic, "refuse" refuse.
-type echo struct{ srv *server.Server }
+type echo struct {
+	srv *server.Server
+	id  string // of the last request
+}
 
 func (e *echo) call(ctx context.Context, body string) (out string, err error) {
 	err = e.srv.Call(ctx, server.Call{Service: "echo", Method: "Echo"},
-		func(_ context.Context, add func(key, value string)) error {
-			add("size", fmt.Sprint(len(body)))
+		func(_ context.Context, r *server.Request) error {
+			r.Add("size", fmt.Sprint(len(body)))
+			e.id = r.ID
 			switch body {
 			case "panic":
 				panic("a fault of the service")
@@ -104,7 +108,7 @@ func TestServices(t *testing.T) {
 	}
 	large := strings.Repeat("x", 200<<10) // above the limit of the CA's requests
 	for _, body := range []string{"hello", large} {
-		if code, text, h := post("/echo", body); code != http.StatusOK || text != body || h.Get("X-Request-Id") == "" {
+		if code, text, h := post("/echo", body); code != http.StatusOK || text != body || h.Get("X-Request-Id") != e.id {
 			t.Errorf("status %d, %.100s", code, text)
 		}
 	}
