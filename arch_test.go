@@ -53,7 +53,8 @@ var layers = map[string][]string{
 	// makes certificates of CAs with the keys of any backend
 	"ceremony":       {"ca", "ca/signer", "ca/signer/backends", "fault", "tbs"},
 	"ctlog":          {"fault", "loglist", "tbs"},
-	"ctlog/embedded": {"monitor", "fault", "loglist", "tbs"},          // the parser of checkpoints
+	"ctlog/embedded": {"monitor", "tbs", "tlog"},                      // the CT log in this process
+	"tlog":           {"monitor", "fault", "loglist"},                 // the parser of checkpoints
 	"ctlog/remote":   {"ctlog", "monitor", "fault", "loglist", "tbs"}, // a tree head proves a log's key
 	"monitor":        {"fault", "loglist", "tbs"},                     // reads and checks logs, as an auditor does
 	"rekor/entry":    {},                                              // reads entries of a log of signatures
@@ -104,7 +105,7 @@ var layers = map[string][]string{
 	"node": {
 		"oidc", "pop", "ca", "ca/signer", "ctlog", "ctlog/embedded", "ctlog/remote", "monitor", "journal",
 		"reconcile", "reconcile/webhook", "ceremony", "config", "rotation", "server", "server/admission",
-		"server/servertls", "server/shared", "server/uses", "tracing", "trust", "loglist", "tbs", "fault",
+		"server/servertls", "server/shared", "server/uses", "tracing", "trust", "loglist", "tbs", "tlog", "fault",
 		"canary",
 		"client", // a rotation asks the running CA for its trust bundle
 	},
@@ -113,7 +114,7 @@ var layers = map[string][]string{
 	"cmd/internal/cli": {"fault"},
 	"cmd/mayfly": {
 		"cmd/internal/cli", "node", "dev", "dev/idp", "config", "oidc", "ca", "ca/signer", "rotation", "ctlog",
-		"ctlog/embedded", "monitor",
+		"monitor", "tlog",
 		"journal", "reconcile", "client", "trust", "inspect", "identity", "loglist", "tbs", "fault", "server",
 		"ceremony", "ca/signer/backends", "status", "doctor",
 	},
@@ -130,7 +131,8 @@ var owners = map[string][]string{
 	"cel.dev/cel-go":                                {"oidc/policy"},
 	"github.com/go-jose/go-jose":                    {"oidc/provider", "dev/idp"},
 	"github.com/google/certificate-transparency-go": {"ctlog/remote"},
-	"github.com/transparency-dev":                   {"ctlog/embedded", "monitor"},
+	"github.com/transparency-dev":                   {"ctlog/embedded", "monitor", "tlog"},
+	"github.com/sigstore/rekor-tiles":               {"monitor", "tlog"},
 	"go.yaml.in/yaml":                               {"config"},
 	"gopkg.in/yaml":                                 {},
 	"github.com/fsnotify/fsnotify":                  {"config"},
@@ -160,7 +162,7 @@ var owners = map[string][]string{
 	"github.com/digitorus":                 {"dev/tsa"},
 	"github.com/sigstore/sigstore-go":      {"trust"},
 	"github.com/theupdateframework/go-tuf": {"trust"},
-	"github.com/sigstore/sigstore/":        {"cmd/mayfly", "ca/signer", "trust"},
+	"github.com/sigstore/sigstore/":        {"cmd/mayfly", "ca/signer", "monitor", "trust"},
 	"software.sslmate.com/src/go-pkcs12":   {"ca/signer"},
 	"filippo.io/age":                       {"ca/signer"},
 	"github.com/spf13": {

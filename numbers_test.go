@@ -34,12 +34,12 @@ var documentedNumbers = []struct {
 			"sets in all",
 		"oidc.maxPatternProviders oidc.maxPatternBytes",
 	},
-	{"docs/operations.md", "The CA makes the next shard `lead` ({30 days})", "ctlog/embedded.defaultLead"},
-	{"docs/operations.md", "The old shard stays open for {20 minutes}", "ctlog/embedded.Overlap"},
-	{"docs/operations.md", "A checkpoint waits at most {four seconds}", "ctlog/embedded.witnessTimeout"},
+	{"docs/operations.md", "The CA makes the next shard `lead` ({30 days})", "tlog.defaultLead"},
+	{"docs/operations.md", "The old shard stays open for {20 minutes}", "tlog.Overlap"},
+	{"docs/operations.md", "A checkpoint waits at most {four seconds}", "tlog.witnessTimeout"},
 	{
 		"docs/operations.md", "A witness that fails {three} times gets no requests for {ten seconds}",
-		"ctlog/embedded.maxFailures ctlog/embedded.asideFor",
+		"tlog.maxFailures tlog.asideFor",
 	},
 	{"docs/operations.md", "and after `stagger` ({500 ms}) without an answer", "ctlog.defaultStagger"},
 	{

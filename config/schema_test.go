@@ -23,7 +23,6 @@ import (
 	"github.com/mayfly-ca/mayfly/canary"
 	"github.com/mayfly-ca/mayfly/ceremony"
 	"github.com/mayfly-ca/mayfly/ctlog"
-	"github.com/mayfly-ca/mayfly/ctlog/embedded"
 	"github.com/mayfly-ca/mayfly/ctlog/remote"
 	"github.com/mayfly-ca/mayfly/internal/secret"
 	"github.com/mayfly-ca/mayfly/journal"
@@ -31,6 +30,7 @@ import (
 	"github.com/mayfly-ca/mayfly/oidc/claims"
 	"github.com/mayfly-ca/mayfly/pop"
 	"github.com/mayfly-ca/mayfly/reconcile"
+	"github.com/mayfly-ca/mayfly/tlog"
 )
 
 var update = flag.Bool("update", false, "write the schemas and the tables of docs/config.md")
@@ -448,7 +448,7 @@ func TestDocumentedDefaults(t *testing.T) {
 		"listen.http": l.config.Listen.HTTP, "listen.grpc": l.config.Listen.GRPC, "listen.admin": l.config.Listen.Admin,
 		"ca.backdate": ca.Config{}.BackdateOrDefault(), "client_algorithms": strings.Join(keys.Algorithms(), ", "),
 		"ct.logs[].max_merge_delay": remote.Config{}.MergeDelay(), "ct.logs[].embed": remote.Config{}.Embeds(),
-		"ct.embedded.lead":      embedded.Config{}.LeadOrDefault(),
+		"ct.embedded.lead":      tlog.Config{}.LeadOrDefault(),
 		"ct.policy.attempt":     ctlog.PolicyConfig{}.AttemptOrDefault(),
 		"canary.interval":       (&canary.Config{}).Period(),
 		"audit.reconcile.every": (&reconcile.Config{}).Period(),

@@ -33,6 +33,9 @@ type CheckOptions struct {
 	// Progress is called with the number of entries that have been checked. Optional.
 	Progress func(done, all uint64)
 	Now      time.Time
+	// Entry returns the problems of an entry that only the content of the log's entries shows. It is called by several
+	// goroutines. Optional.
+	Entry func(*Entry) []string
 	// NotBefore and NotAfter bound the timestamps of entries; a zero time is no bound.
 	NotBefore, NotAfter time.Time
 }
@@ -43,8 +46,7 @@ type Checked struct {
 	Cosigners []string // names on the other signature lines, which are not verified
 }
 
-// Check checks a whole static-ct log: the checkpoint's signature, every entry and every tile under it, and every
-// issuer. A [Follower] stops at the first defect; Check reports all of them, and returns an error only if the check
+// Check checks a whole tiled log: the checkpoint's signature, every entry and every tile under it, and every issuer. A [Follower] stops at the first defect; Check reports all of them, and returns an error only if the check
 // cannot continue.
 //
 // Every hash is computed from the entries. Where entries cannot be read, the hashes of the tile above are used instead,
@@ -137,7 +139,7 @@ func (c *check) run(ctx context.Context) error {
 
 // fetch reads a bundle, checks each of its entries, and compares the tile above with them.
 func (c *check) fetch(ctx context.Context, from, _ uint64) (p checked) {
-	above, below := tile{0, from / tileWidth, c.head.Size}, tile{bundles, from / tileWidth, c.head.Size}
+	above, below := tile{0, from / tileWidth, c.head.Size}, c.bundle(from/tileWidth, c.head.Size)
 	var entries []Entry
 	data, err := c.tile(ctx, below)
 	if err == nil {
@@ -147,7 +149,14 @@ func (c *check) fetch(ctx context.Context, from, _ uint64) (p checked) {
 		p.add(below.String(), "%v", err)
 	}
 	for i := range entries {
-		c.entry(ctx, &entries[i], &p.findings)
+		if c.Entry != nil {
+			for _, problem := range c.Entry(&entries[i]) {
+				p.add(fmt.Sprintf("entry %d", entries[i].Index), "%s", problem)
+			}
+		}
+		if c.format == Certificates {
+			c.entry(ctx, &entries[i], &p.findings)
+		}
 		sum := entries[i].LeafHash()
 		p.hashes = append(p.hashes, sum[:]...)
 	}

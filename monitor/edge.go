@@ -8,7 +8,7 @@ import (
 	"github.com/transparency-dev/merkle/rfc6962"
 )
 
-// Edge reads the files on which the next entry of a static-ct log of size entries depends: the partial tiles and their
+// Edge reads the files on which the next entry of a tiled log of size entries depends: the partial tiles and their
 // entries. It returns the root that these tiles give, for the caller to compare.
 func (l *Log) Edge(ctx context.Context, size uint64) ([]byte, error) {
 	s, err := l.tiles()
@@ -23,7 +23,7 @@ func (l *Log) Edge(ctx context.Context, size uint64) ([]byte, error) {
 		}
 		hashes = append(hashes, hash)
 	}
-	if last := (tile{bundles, size / tileWidth, size}); last.width() > 0 {
+	if last := s.bundle(size/tileWidth, size); last.width() > 0 {
 		if _, err := s.entries(ctx, last.first(), size, size); err != nil {
 			return nil, fmt.Errorf("%s: %w", last, err)
 		}

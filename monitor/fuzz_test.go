@@ -38,7 +38,7 @@ func sample(t testing.TB) (headVerifier, *ct.Static) {
 	if err := s.Publish(); err != nil {
 		t.Fatal(err)
 	}
-	p, err := newHeadVerifier(loglist.Log{Key: s.Key.Public(), Origin: s.Origin})
+	p, err := newHeadVerifier(loglist.Log{Key: s.Key.Public(), Origin: s.Origin}, Certificates)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +156,7 @@ func FuzzSTH(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	p, err := newHeadVerifier(loglist.Log{Key: key.Public()})
+	p, err := newHeadVerifier(loglist.Log{Key: key.Public()}, Certificates)
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -18,6 +18,7 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/mayfly-ca/mayfly/loglist"
 )
@@ -56,27 +57,43 @@ type headVerifier struct {
 	key    crypto.PublicKey
 	id     [32]byte // log ID
 	origin string   // empty if only RFC 6962 tree heads are read
+	format Format
+	note   note.Verifier // of an opaque log
 }
 
-func newHeadVerifier(l loglist.Log) (headVerifier, error) {
-	id, err := l.ID()
-	return headVerifier{key: l.Key, id: id, origin: l.Origin}, err
+func newHeadVerifier(l loglist.Log, f Format) (v headVerifier, err error) {
+	v = headVerifier{key: l.Key, origin: l.Origin, format: f}
+	if f == Opaque {
+		if v.note, err = noteVerifier(l); err != nil {
+			return v, err
+		}
+	}
+	v.id, err = LogID(f, l.Origin, l.Key)
+	return v, err
+}
+
+// noteKey returns the key ID in the notes of the log (c2sp.org/signed-note, "Signatures").
+func (v headVerifier) noteKey() uint32 {
+	if v.note != nil {
+		return v.note.KeyHash()
+	}
+	return NoteKeyID(v.origin, v.id)
 }
 
 // checkpoint reads a note (c2sp.org/tlog-checkpoint) and verifies the log's own signature on it. cosigners are the
 // names in the other signatures, which are not verified.
-func (v headVerifier) checkpoint(note []byte) (h Head, cosigners []string, err error) {
-	_, signatures, ok := strings.Cut(string(note), "\n\n")
+func (v headVerifier) checkpoint(raw []byte) (h Head, cosigners []string, err error) {
+	text, signatures, ok := strings.Cut(string(raw), "\n\n")
 	switch {
 	case !ok:
 		return h, nil, errors.New("checkpoint: no blank line between text and signatures")
 	case !strings.HasSuffix(signatures, "\n"):
 		return h, nil, errors.New("checkpoint: truncated")
-	case !utf8.Valid(note) || bytes.ContainsFunc(note,
+	case !utf8.Valid(raw) || bytes.ContainsFunc(raw,
 		func(r rune) bool { return r < ' ' && r != '\n' }): // c2sp.org/signed-note
 		return h, nil, errors.New("checkpoint: it contains characters that are not allowed in a note")
 	}
-	h, origin, err := ParseCheckpoint(note)
+	h, origin, err := ParseCheckpoint(raw)
 	if err != nil {
 		return Head{}, nil, err
 	}
@@ -96,7 +113,7 @@ func (v headVerifier) checkpoint(note []byte) (h Head, cosigners []string, err e
 		switch {
 		case !ok || !strings.HasPrefix(line, "— ") || err != nil || len(blob) < 5:
 			return Head{}, nil, errors.New("checkpoint: a signature line is malformed")
-		case name != v.origin || binary.BigEndian.Uint32(blob) != NoteKeyID(v.origin, v.id):
+		case name != v.origin || binary.BigEndian.Uint32(blob) != v.noteKey():
 			cosigners = append(cosigners, name)
 		case own == nil:
 			own = blob
@@ -105,6 +122,12 @@ func (v headVerifier) checkpoint(note []byte) (h Head, cosigners []string, err e
 	switch {
 	case own == nil:
 		return Head{}, nil, fmt.Errorf("%w: the checkpoint has no signature by the pinned key", ErrBadHead)
+	case v.note != nil:
+		if !v.note.Verify([]byte(text+"\n"), own[4:]) {
+			return Head{}, nil, fmt.Errorf("%w: the signature over size %d does not verify with the pinned key",
+				ErrBadHead, h.Size)
+		}
+		return h, cosigners, nil
 	case len(own) < 12:
 		return Head{}, nil, fmt.Errorf("%w: the checkpoint's signature is truncated", ErrBadHead)
 	}
@@ -114,8 +137,8 @@ func (v headVerifier) checkpoint(note []byte) (h Head, cosigners []string, err e
 
 // ParseCheckpoint reads the first three lines of a checkpoint (c2sp.org/tlog-checkpoint): origin, size and root hash.
 // It verifies no signature.
-func ParseCheckpoint(note []byte) (h Head, origin string, err error) {
-	lines := strings.SplitN(string(note), "\n", 4)
+func ParseCheckpoint(raw []byte) (h Head, origin string, err error) {
+	lines := strings.SplitN(string(raw), "\n", 4)
 	if len(lines) < 4 {
 		return h, "", errors.New("checkpoint: fewer than three lines")
 	}

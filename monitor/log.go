@@ -17,7 +17,9 @@ type Options struct {
 	// MonitoringURL is read there as a static-ct log, which needs Origin. A log with only a URL is read as an RFC 6962
 	// log if it answers get-sth, else, with Origin, as a static-ct log.
 	Log loglist.Log
-	// Dir is the directory of a static-ct log on this machine. If it is set, the URLs are ignored.
+	// Format is what a tiled log contains. An opaque log is read in Dir or at MonitoringURL.
+	Format Format
+	// Dir is the directory of a tiled log on this machine. If it is set, the URLs are ignored.
 	Dir       string
 	Transport Transport
 }
@@ -49,7 +51,7 @@ type Log struct {
 
 // Open prepares to read a log. It opens no connection.
 func Open(o Options) (*Log, error) {
-	v, err := newHeadVerifier(o.Log)
+	v, err := newHeadVerifier(o.Log, o.Format)
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +68,7 @@ func Open(o Options) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.Log.MonitoringURL != "" {
+	if o.Log.MonitoringURL != "" || o.Format == Opaque {
 		l.source = &static{v, w}
 		return l, needOrigin(o.Log)
 	}
@@ -102,7 +104,7 @@ func (l *Log) Head(ctx context.Context) (Head, error) {
 	return h, err
 }
 
-// OriginOf returns the origin in the checkpoint of the static-ct log at MonitoringURL, which is not verified. A caller
+// OriginOf returns the origin in the checkpoint of the tiled log at MonitoringURL, which is not verified. A caller
 // that has the log's key may pass the origin to [Open]: the log's heads are then verified with that key.
 func OriginOf(ctx context.Context, o Options) (string, error) {
 	w, err := newWeb(o.Log.MonitoringURL, o.Transport)
@@ -118,7 +120,7 @@ func OriginOf(ctx context.Context, o Options) (string, error) {
 	return origin, err
 }
 
-// Entries yields the entries [from, to) that h covers, as a static-ct log serves them. They are not verified: only
+// Entries yields the entries [from, to) that h covers, as a tiled log serves them. They are not verified: only
 // [Log.Check] and a [Follower] prove that entries are in the tree. The sequence ends with the first error.
 func (l *Log) Entries(ctx context.Context, h Head, from, to uint64) iter.Seq2[*Entry, error] {
 	return func(yield func(*Entry, error) bool) {
@@ -148,7 +150,7 @@ func (l *Log) Entries(ctx context.Context, h Head, from, to uint64) iter.Seq2[*E
 	}
 }
 
-// Consistency returns the proof that the tree of size to of a static-ct log continues the tree of size from (RFC 6962
+// Consistency returns the proof that the tree of size to of a tiled log continues the tree of size from (RFC 6962
 // §2.1.2). The proof is computed from the log's tiles, and not verified.
 func (l *Log) Consistency(ctx context.Context, from, to uint64) ([][]byte, error) {
 	s, err := l.tiles()
@@ -158,14 +160,14 @@ func (l *Log) Consistency(ctx context.Context, from, to uint64) ([][]byte, error
 	return s.consistency(ctx, from, to)
 }
 
-// tiles returns the source of a log that is known to be a static-ct log.
+// tiles returns the source of a log that is known to be a tiled log.
 func (l *Log) tiles() (*static, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if s, ok := l.source.(*static); ok {
 		return s, nil
 	}
-	return nil, fmt.Errorf("log %s is not a static-ct log", l.name)
+	return nil, fmt.Errorf("log %s is not a tiled log", l.name)
 }
 
 // open determines the kind of the log, once, and returns the log's newest head.

@@ -19,12 +19,15 @@ const (
 	tileHeight = 8
 )
 
-// bundles is the pseudo-level of the entry bundles.
-const bundles = -1
+// The pseudo-levels of the entry bundles of certificate logs and of opaque logs.
+const (
+	bundles       = -1
+	opaqueBundles = -2
+)
 
 const checkpointPath = "checkpoint"
 
-// static reads a static-ct log (c2sp.org/static-ct-api).
+// static reads a tiled log: a static-ct log (c2sp.org/static-ct-api), or an opaque one (c2sp.org/tlog-tiles).
 type static struct {
 	headVerifier
 	from getter
@@ -54,7 +57,7 @@ func (s *static) unit(from uint64) uint64 { return (from/tileWidth + 1) * tileWi
 
 // entries implements [source]. from and to lie in one bundle.
 func (s *static) entries(ctx context.Context, from, to, size uint64) ([]Entry, error) {
-	t := tile{bundles, from / tileWidth, size}
+	t := s.bundle(from/tileWidth, size)
 	data, err := s.tile(ctx, t)
 	if s.local() && errors.Is(err, fs.ErrNotExist) { // a log writes tiles before the head that covers them
 		return nil, fmt.Errorf("%w: bundle %d is missing: %w", ErrMismatch, t.n, err)
@@ -69,9 +72,17 @@ func (s *static) entries(ctx context.Context, from, to, size uint64) ([]Entry, e
 	return all[from-t.first() : to-t.first()], nil
 }
 
+// bundle names an entry bundle of a tree of size leaves.
+func (s *static) bundle(n, size uint64) tile {
+	if s.format == Opaque {
+		return tile{opaqueBundles, n, size}
+	}
+	return tile{bundles, n, size}
+}
+
 // tile names a tile of a tree of size leaves.
 type tile struct {
-	level   int // a level of the tree, or bundles
+	level   int // a level of the tree, or a pseudo-level
 	n, size uint64
 }
 
@@ -86,8 +97,11 @@ func (t tile) first() uint64 { return t.n * tileWidth }
 // path returns the path of the tile with a width (c2sp.org/tlog-tiles, c2sp.org/static-ct-api).
 func (t tile) path(width uint64) string {
 	partial := uint8(width % tileWidth) //nolint:gosec // below 256; 0 is a full tile
-	if t.level == bundles {
+	switch t.level {
+	case bundles:
 		return "tile/data/" + layout.NWithSuffix(0, t.n, partial)
+	case opaqueBundles:
+		return layout.EntriesPath(t.n, partial)
 	}
 	return layout.TilePath(uint64(t.level), t.n, partial) //nolint:gosec // not negative
 }
@@ -100,7 +114,11 @@ func (t tile) String() string { return t.path(t.width()) }
 
 // entries reads an entry bundle and returns the entries that the tree has.
 func (t tile) entries(data []byte) ([]Entry, error) {
-	all, err := ParseDataTile(data, t.first(), tileWidth)
+	parse := ParseDataTile
+	if t.level == opaqueBundles {
+		parse = parseBundle
+	}
+	all, err := parse(data, t.first(), tileWidth)
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +132,7 @@ func (t tile) entries(data []byte) ([]Entry, error) {
 // the full one, which begins with the same content (c2sp.org/tlog-tiles, "Partial Tiles").
 func (s *static) tile(ctx context.Context, t tile) ([]byte, error) {
 	limit, full := int64(t.width()*sha256.Size), int64(maxHashes) //nolint:gosec // at most 256
-	if t.level == bundles {
+	if t.level < 0 {
 		limit, full = maxBundle, maxBundle
 	}
 	data, err := s.from.get(ctx, t.String(), limit)
@@ -180,7 +198,7 @@ func (s *static) consistency(ctx context.Context, from, to uint64) ([][]byte, er
 // mismatch implements [source]: it compares the entries with the hashes of the tree.
 func (s *static) mismatch(ctx context.Context, from, to, size uint64) string {
 	for n := from / tileWidth; n*tileWidth < to; n++ {
-		above, below := tile{0, n, size}, tile{bundles, n, size}
+		above, below := tile{0, n, size}, s.bundle(n, size)
 		hashes, err := s.hashes(ctx, above)
 		if err != nil {
 			return ""

@@ -22,7 +22,7 @@ import (
 // Limits of one answer of a log, in bytes.
 const (
 	maxHead   = 64 << 10
-	maxBundle = 16 << 20 // 256 entries of 64 KiB each; those of mayfly have about 3 KiB
+	maxBundle = 256 * (64<<10 + 2) // 256 entries of 64 KiB with their lengths; those of mayfly have about 3 KiB
 	maxHashes = 256 * 32
 	maxIssuer = 1 << 20
 	maxProof  = 64 << 10

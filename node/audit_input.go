@@ -10,17 +10,16 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/ca/signer"
-	"github.com/mayfly-ca/mayfly/ctlog/remote"
-	"github.com/mayfly-ca/mayfly/loglist"
-
 	"github.com/mayfly-ca/mayfly/config"
-	"github.com/mayfly-ca/mayfly/ctlog/embedded"
+	"github.com/mayfly-ca/mayfly/ctlog/remote"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/input"
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
 	"github.com/mayfly-ca/mayfly/internal/version"
+	"github.com/mayfly-ca/mayfly/loglist"
 	"github.com/mayfly-ca/mayfly/monitor"
 	"github.com/mayfly-ca/mayfly/reconcile"
+	"github.com/mayfly-ca/mayfly/tlog"
 )
 
 // AuditInput returns the input of [reconcile.Run] for a configuration file and the journals of other instances: the
@@ -113,12 +112,12 @@ func auditedLogs(cfg *config.Config) (out []reconcile.Log, err error) {
 	if cfg.CT.Embedded == nil {
 		return out, nil
 	}
-	shards, err := cfg.CT.Embedded.Shards()
+	shards, err := cfg.CT.Embedded.Log().Shards()
 	if err != nil {
 		return nil, fault.Under(err, "ct", "embedded")
 	}
 	for _, s := range shards {
-		log, err := auditedShard(*cfg.CT.Embedded, s)
+		log, err := auditedShard(cfg.CT.Embedded.Log(), s)
 		if err != nil {
 			return nil, fault.Under(err, "ct", "embedded")
 		}
@@ -127,7 +126,7 @@ func auditedLogs(cfg *config.Config) (out []reconcile.Log, err error) {
 	return out, nil
 }
 
-func auditedShard(c embedded.Config, s embedded.Shard) (reconcile.Log, error) {
+func auditedShard(c tlog.Config, s tlog.Shard) (reconcile.Log, error) {
 	description, err := c.Describe(s)
 	if err != nil {
 		return reconcile.Log{}, err

@@ -9,9 +9,9 @@ import (
 
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/ctlog"
-	"github.com/mayfly-ca/mayfly/ctlog/embedded"
 	"github.com/mayfly-ca/mayfly/internal/version"
 	"github.com/mayfly-ca/mayfly/oidc"
+	"github.com/mayfly-ca/mayfly/tlog"
 )
 
 // Report is the result of [Check], and what "config check --json" prints.
@@ -64,7 +64,7 @@ func (f *loadedFiles) askLogs(ctx context.Context, cfg *config.Config) []Reporte
 	}
 	all.Wait()
 	if cfg.CT.Embedded != nil {
-		out = append(out, embeddedHeads(ctx, *cfg.CT.Embedded)...) //nolint:makezero // the first ones are filled above
+		out = append(out, embeddedHeads(ctx, cfg.CT.Embedded.Log())...) //nolint:makezero // the first ones are filled above
 	}
 	return out
 }
@@ -82,11 +82,11 @@ func (f *loadedFiles) askLog(ctx context.Context, l remoteLog) (ReportedLog, ctl
 }
 
 // embeddedHeads reads the head of each shard of the embedded log that is there, and verifies it with the shard's key.
-func embeddedHeads(ctx context.Context, c embedded.Config) []ReportedLog {
+func embeddedHeads(ctx context.Context, c tlog.Config) []ReportedLog {
 	var out []ReportedLog
-	heads, err := embedded.Heads(ctx, c)
+	heads, err := tlog.Heads(ctx, c)
 	if err != nil {
-		return []ReportedLog{{Name: embedded.Shard{}.Label(), Problems: []string{err.Error()}}}
+		return []ReportedLog{{Name: tlog.Shard{}.Label(), Problems: []string{err.Error()}}}
 	}
 	for _, h := range heads {
 		one := ReportedLog{Name: h.Label(), OK: h.Err == nil}

@@ -102,7 +102,7 @@ func ExamineLogs(ctx context.Context, cfg *config.Config) (logs []ReportedLog, c
 		}
 	}
 	if cfg.CT.Embedded != nil {
-		own := embeddedHeads(ctx, *cfg.CT.Embedded)
+		own := embeddedHeads(ctx, cfg.CT.Embedded.Log())
 		logs = append(logs, own...) //nolint:makezero // the first ones are filled above
 	}
 	return logs, clocks, nil

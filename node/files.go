@@ -22,6 +22,7 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/version"
 	"github.com/mayfly-ca/mayfly/loglist"
 	"github.com/mayfly-ca/mayfly/rotation"
+	"github.com/mayfly-ca/mayfly/tlog"
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
@@ -270,7 +271,7 @@ func (f *loadedFiles) trustMaterial(cfg *config.Config, url string) (trust.Mater
 		out.Logs = append(out.Logs, trust.Log{Log: published})
 	}
 	if e := cfg.CT.Embedded; e != nil {
-		shards, err := exportShards(*e, url+"/ct", first)
+		shards, err := exportShards(e.Log(), url+"/ct", first)
 		if err != nil {
 			return out, fault.Under(err, "ct", "embedded")
 		}
@@ -304,7 +305,7 @@ func loadAndTest(ctx context.Context, log *slog.Logger, cfg *config.Config) (_ *
 		fault.Under(cfg.Tracing.Inspect(), "tracing"),
 	}
 	if cfg.CT.Embedded != nil {
-		errs = append(errs, fault.Under(embedded.Inspect(*cfg.CT.Embedded), "ct", "embedded"))
+		errs = append(errs, fault.Under(tlog.Inspect(cfg.CT.Embedded.Log()), "ct", "embedded"))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, cfg.Locate(err)
@@ -352,7 +353,7 @@ func (f *loadedFiles) tryPolicy(cfg *config.Config) error {
 
 // noTwin refuses a remote log with the key of a shard of the embedded log: the two are the same log.
 func (f *loadedFiles) noTwin(c embedded.Config) error {
-	shards, err := exportShards(c, "", time.Time{})
+	shards, err := exportShards(c.Log(), "", time.Time{})
 	if err != nil {
 		return nil //nolint:nilerr // there is no key before the first start
 	}

@@ -88,14 +88,14 @@ func (c findingCommands) entry(log string, index uint64) string {
 		}
 	}
 	if e := c.config.CT.Embedded; e != nil {
-		shards, err := e.Shards()
+		shards, err := e.Log().Shards()
 		if err != nil {
 			return ""
 		}
 		for _, s := range shards {
 			if s.Label() == log {
 				return fmt.Sprintf("mayfly log export --dir %s --from %d --to %d",
-					shell.Quote(e.ShardDir(s)), index, index+1)
+					shell.Quote(e.Log().ShardDir(s)), index, index+1)
 			}
 		}
 	}

@@ -15,22 +15,21 @@ import (
 	"testing"
 	"time"
 
-	"github.com/mayfly-ca/mayfly/loglist"
-	"github.com/mayfly-ca/mayfly/testkit/process"
-	"github.com/mayfly-ca/mayfly/testkit/site"
-
 	_ "crypto/sha512"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/config"
-	"github.com/mayfly-ca/mayfly/ctlog/embedded"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/identity"
+	"github.com/mayfly-ca/mayfly/loglist"
 	"github.com/mayfly-ca/mayfly/server"
 	"github.com/mayfly-ca/mayfly/testkit/ct"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
+	"github.com/mayfly-ca/mayfly/testkit/process"
+	"github.com/mayfly-ca/mayfly/testkit/site"
+	"github.com/mayfly-ca/mayfly/tlog"
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
@@ -177,7 +176,7 @@ func TestPublishedShard(t *testing.T) {
 	}
 	first.files = m
 	c := *first.config.CT.Embedded
-	if _, err := c.MakeShard(embedded.Rotation{Name: "next", At: time.Now().Add(-time.Second), Unpublished: true},
+	if _, err := c.Log().MakeShard(tlog.Rotation{Name: "next", At: time.Now().Add(-time.Second), Unpublished: true},
 		time.Now()); err != nil {
 		t.Fatal(err)
 	}

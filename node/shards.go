@@ -6,13 +6,14 @@ import (
 
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
 	"github.com/mayfly-ca/mayfly/server"
+	"github.com/mayfly-ca/mayfly/tlog"
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
 // exportShards returns all shards of the embedded log with their validity, including past and future ones: verifiers
 // need the keys of past shards for existing certificates, and those of future shards before they are used. from is the
 // beginning of the first shard's validity.
-func exportShards(c embedded.Config, url string, from time.Time) ([]trust.Log, error) {
+func exportShards(c tlog.Config, url string, from time.Time) ([]trust.Log, error) {
 	shards, err := c.Shards()
 	if err != nil {
 		return nil, err

@@ -25,6 +25,7 @@ import (
 	"github.com/mayfly-ca/mayfly/pop"
 	"github.com/mayfly-ca/mayfly/server"
 	"github.com/mayfly-ca/mayfly/server/admission"
+	"github.com/mayfly-ca/mayfly/tlog"
 )
 
 // snapshot is the CA under one configuration. A reload builds the next snapshot, which shares the parts that the new
@@ -118,12 +119,13 @@ func (s *snapshot) openEmbedded(ctx context.Context, n *Node, old *snapshot) (er
 	if s.config.CT.Embedded == nil {
 		return nil
 	}
-	s.embedded, err = embedded.OpenStore(ctx, *s.config.CT.Embedded, embedded.Options{
-		Roots: s.files.roots(), Logger: n.log, UserAgent: version.UserAgent(), Event: n.journal.note,
+	s.embedded, err = embedded.OpenStore(ctx, *s.config.CT.Embedded, tlog.Options{
+		Logger: n.log, UserAgent: version.UserAgent(), Event: n.journal.note,
 	})
 	if err != nil {
 		return fmt.Errorf("embedded log: %w", err)
 	}
+	s.embedded.SetRoots(s.files.roots())
 	return nil
 }
 

@@ -12,11 +12,11 @@ import (
 
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/config"
-	"github.com/mayfly-ca/mayfly/ctlog/embedded"
 	"github.com/mayfly-ca/mayfly/internal/version"
 	"github.com/mayfly-ca/mayfly/loglist"
 	"github.com/mayfly-ca/mayfly/monitor"
 	"github.com/mayfly-ca/mayfly/node"
+	"github.com/mayfly-ca/mayfly/tlog"
 )
 
 func newLog() *cobra.Command {
@@ -50,7 +50,7 @@ func (f *logFlags) register(cmd *cobra.Command) {
 
 // logTarget is one log to read.
 type logTarget struct {
-	embedded.Shard
+	tlog.Shard
 	*monitor.Log        // named by its directory or URL
 	dir          string // "" for a remote log
 }
@@ -101,24 +101,24 @@ func (f *logFlags) targets(ctx context.Context, args []string) ([]logTarget, err
 }
 
 // local returns the log that --config or --dir names.
-func (f *logFlags) local() (embedded.Config, error) {
+func (f *logFlags) local() (tlog.Config, error) {
 	if f.dir != "" {
-		return embedded.Local(f.dir)
+		return tlog.Local(tlog.StaticCT, f.dir)
 	}
 	_, c, err := embeddedOf(f.config)
 	return c, err
 }
 
 // embeddedOf loads a configuration file, and returns it and its block ct.embedded.
-func embeddedOf(path string) (*config.Config, embedded.Config, error) {
+func embeddedOf(path string) (*config.Config, tlog.Config, error) {
 	cfg, _, err := config.Load(path)
 	if err != nil {
-		return nil, embedded.Config{}, cli.Misconfigured(err)
+		return nil, tlog.Config{}, cli.Misconfigured(err)
 	}
 	if cfg.CT.Embedded == nil {
-		return nil, embedded.Config{}, cli.Usage("%s has no ct.embedded", path)
+		return nil, tlog.Config{}, cli.Usage("%s has no ct.embedded", path)
 	}
-	return cfg, *cfg.CT.Embedded, nil
+	return cfg, cfg.CT.Embedded.Log(), nil
 }
 
 func (f *logFlags) remote(ctx context.Context, url string) ([]logTarget, error) {
@@ -144,7 +144,7 @@ func (f *logFlags) remote(ctx context.Context, url string) ([]logTarget, error) 
 		}
 	}
 	log, err := monitor.Open(o)
-	return []logTarget{{Shard: embedded.Shard{Origin: o.Log.Origin}, Log: log}}, err
+	return []logTarget{{Shard: tlog.Shard{Origin: o.Log.Origin}, Log: log}}, err
 }
 
 // logMoment formats a time for a table; "-" is the zero time.

@@ -9,9 +9,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
-	"github.com/mayfly-ca/mayfly/ctlog/embedded"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/terminal"
+	"github.com/mayfly-ca/mayfly/tlog"
 )
 
 type logRotateFlags struct {
@@ -57,7 +57,7 @@ func (f *logRotateFlags) run(w io.Writer, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	r := embedded.Rotation{Name: f.name, Unpublished: f.unpublished}
+	r := tlog.Rotation{Name: f.name, Unpublished: f.unpublished}
 	if f.at != "" {
 		if r.At, err = time.Parse(time.RFC3339, f.at); err != nil {
 			return cli.Usage("--at %q: write a time such as 2027-01-01T00:00:00Z", f.at)
@@ -71,7 +71,7 @@ func (f *logRotateFlags) run(w io.Writer, now time.Time) error {
 			shards, err = c.Shards()
 		}
 	}
-	if errors.Is(err, embedded.ErrTooSoon) {
+	if errors.Is(err, tlog.ErrTooSoon) {
 		return cli.Usage("%v, or add --unpublished: every signature whose SCT is from the new shard then fails to "+
 			"verify for clients that do not have the key yet", err)
 	}
@@ -87,7 +87,7 @@ func (f *logRotateFlags) run(w io.Writer, now time.Time) error {
 	return f.print(w, shards)
 }
 
-func (f *logRotateFlags) print(w io.Writer, shards []embedded.Shard) error {
+func (f *logRotateFlags) print(w io.Writer, shards []tlog.Shard) error {
 	st := terminal.StyleFor(w)
 	g := terminal.Grid{
 		Head:  []string{"shard", "origin", "path", "from", "to", "log ID"},

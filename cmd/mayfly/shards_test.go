@@ -16,6 +16,7 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/idp"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 	"github.com/mayfly-ca/mayfly/testkit/process"
+	"github.com/mayfly-ca/mayfly/tlog"
 )
 
 // No request fails during a rotation. A rotation needs no restart, and works while the configuration file is invalid.
@@ -49,7 +50,7 @@ func TestRotateUnderLoad(t *testing.T) {
 	s.Replace(t, "identity.yaml", []byte("oidc-issuers: {broken"))
 	s.Until(t, "refused", func() bool { return strings.Contains(s.Logs.String(), "not reloaded") })
 	c := embedded.Config{Dir: filepath.Join(s.Dir, "log"), Origin: "mayfly.local/ct"}
-	if _, err := c.MakeShard(embedded.Rotation{Name: "next", At: time.Now(), Unpublished: true},
+	if _, err := c.Log().MakeShard(tlog.Rotation{Name: "next", At: time.Now(), Unpublished: true},
 		time.Now()); err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
+	"github.com/mayfly-ca/mayfly/tlog"
 )
 
 // A list of shards that another program changed, or that is an old copy, is refused: while the log runs and at a start.
@@ -51,12 +52,12 @@ func TestChangedShardsAreNotTakenUp(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			c := embedded.Config{Dir: t.TempDir(), Origin: "ca.example.com/ct"}
-			s, err := embedded.OpenStore(t.Context(), c, embedded.Options{Every: 20 * time.Millisecond})
+			s, err := embedded.OpenStore(t.Context(), c, tlog.Options{Every: 20 * time.Millisecond})
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer func() { _ = s.Close(t.Context()) }()
-			if _, err := c.MakeShard(embedded.Rotation{Name: "next", At: time.Now().Add(60 * 24 * time.Hour)},
+			if _, err := c.Log().MakeShard(tlog.Rotation{Name: "next", At: time.Now().Add(60 * 24 * time.Hour)},
 				time.Now()); err != nil {
 				t.Fatal(err)
 			}
@@ -94,10 +95,10 @@ func TestChangedShardsAreNotTakenUp(t *testing.T) {
 			if !row.start {
 				return
 			}
-			if err := embedded.Inspect(c); err == nil {
+			if err := tlog.Inspect(c.Log()); err == nil {
 				t.Error("a check passes")
 			}
-			if again, err := embedded.OpenStore(t.Context(), c, embedded.Options{}); err == nil {
+			if again, err := embedded.OpenStore(t.Context(), c, tlog.Options{}); err == nil {
 				_ = again.Close(t.Context())
 				t.Error("a start passes")
 			}

@@ -8,11 +8,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/mayfly-ca/mayfly/ctlog/embedded"
 	"github.com/mayfly-ca/mayfly/loglist"
 	"github.com/mayfly-ca/mayfly/monitor"
 	"github.com/mayfly-ca/mayfly/tbs"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
+	"github.com/mayfly-ca/mayfly/tlog"
 )
 
 // realPrecert returns a precertificate that the standard library has signed.
@@ -104,11 +104,11 @@ func TestCheck(t *testing.T) {
 func TestLocal(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	if _, err := embedded.Local(dir); err == nil {
+	if _, err := tlog.Local(tlog.StaticCT, dir); err == nil {
 		t.Error("an empty directory is a log")
 	}
 	shut(t, open(t, dir))
-	if c, err := embedded.Local(dir); err != nil || c.Origin != origin || c.Dir != dir {
+	if c, err := tlog.Local(tlog.StaticCT, dir); err != nil || c.Origin != origin || c.Dir != dir {
 		t.Errorf("%+v, %v", c, err)
 	}
 }

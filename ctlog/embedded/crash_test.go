@@ -29,13 +29,14 @@ import (
 
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
 	"github.com/mayfly-ca/mayfly/tbs"
+	"github.com/mayfly-ca/mayfly/tlog"
 )
 
 // submitAll runs in the process that is killed, or whose system calls fail. It prints each SCT, up to the number
 // MAYFLY_TEST_ENTRIES; without that variable it does not end. After an error, which it counts, it tries again.
 func submitAll(dir string) {
 	l, err := embedded.Open(context.Background(), embedded.Config{Dir: dir, Origin: origin},
-		embedded.Options{Every: 10 * time.Millisecond})
+		tlog.Options{Every: 10 * time.Millisecond})
 	if err != nil {
 		fmt.Println("error", err)
 		os.Exit(1)
@@ -119,7 +120,7 @@ func writer(t *testing.T, cmd *exec.Cmd, enough func(n int) bool) (got []printed
 // tree is complete and has the entry of every SCT.
 func proveAll(t *testing.T, dir string, scts []printedSCT) {
 	t.Helper()
-	l, err := embedded.Open(t.Context(), embedded.Config{Dir: dir, Origin: origin}, embedded.Options{})
+	l, err := embedded.Open(t.Context(), embedded.Config{Dir: dir, Origin: origin}, tlog.Options{})
 	if err != nil {
 		t.Errorf("the log does not open again: %v", err)
 		return
@@ -228,7 +229,7 @@ func TestStorageFails(t *testing.T) {
 	dir := t.TempDir()
 	told := &journal{}
 	l, err := embedded.Open(t.Context(), embedded.Config{Dir: dir, Origin: origin},
-		embedded.Options{Every: 10 * time.Millisecond, Event: told.event})
+		tlog.Options{Every: 10 * time.Millisecond, Event: told.event})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
 	"github.com/mayfly-ca/mayfly/testkit/ondisk"
+	"github.com/mayfly-ca/mayfly/tlog"
 )
 
 // F9: a damaged file at the right edge of the tree ends readiness, with the name of the file, before a request depends
@@ -22,7 +23,7 @@ func TestRightEdge(t *testing.T) {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			o := embedded.Options{Every: 10 * time.Millisecond}
+			o := tlog.Options{Every: 10 * time.Millisecond}
 			l, err := embedded.Open(t.Context(), embedded.Config{Dir: dir, Origin: origin}, o)
 			if err != nil {
 				t.Fatal(err)
@@ -106,7 +107,7 @@ func TestInspect(t *testing.T) {
 	whole := t.TempDir()
 	l := open(t, whole)
 	submit(t, l, 0)
-	if err := embedded.Inspect(embedded.Config{Dir: whole, Origin: origin}); err != nil {
+	if err := tlog.Inspect(embedded.Config{Dir: whole, Origin: origin}.Log()); err != nil {
 		t.Errorf("beside a process that has it: %v", err)
 	}
 	shut(t, l)
@@ -151,14 +152,14 @@ func TestInspect(t *testing.T) {
 				t.Fatal(err)
 			}
 			before := ondisk.Listing(t, c.Dir)
-			err := embedded.Inspect(c)
+			err := tlog.Inspect(c.Log())
 			if (err == nil) != (row.want == "") || err != nil && !strings.Contains(err.Error(), row.want) {
 				t.Errorf("Inspect: %v", err)
 			}
 			if after := ondisk.Listing(t, c.Dir); after != before {
 				t.Errorf("Inspect changed\n%s\nto\n%s", before, after)
 			}
-			s, openErr := embedded.OpenStore(t.Context(), c, embedded.Options{})
+			s, openErr := embedded.OpenStore(t.Context(), c, tlog.Options{})
 			if openErr == nil {
 				if err := s.Close(t.Context()); err != nil {
 					t.Error(err)
@@ -176,7 +177,7 @@ func TestAnotherKey(t *testing.T) {
 	t.Parallel()
 	dirs := []string{t.TempDir(), t.TempDir()}
 	for _, dir := range dirs {
-		l, err := embedded.Open(t.Context(), embedded.Config{Dir: dir, Origin: origin}, embedded.Options{})
+		l, err := embedded.Open(t.Context(), embedded.Config{Dir: dir, Origin: origin}, tlog.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -188,7 +189,7 @@ func TestAnotherKey(t *testing.T) {
 		}
 	}
 	c := embedded.Config{Dir: dirs[0], Origin: origin}
-	if err := embedded.Inspect(c); err != nil {
+	if err := tlog.Inspect(c.Log()); err != nil {
 		t.Fatal(err)
 	}
 	other, err := os.ReadFile(filepath.Join(dirs[1], "log.key.pem"))
@@ -198,8 +199,8 @@ func TestAnotherKey(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dirs[0], "log.key.pem"), other, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, opened := embedded.Open(t.Context(), c, embedded.Options{})
-	for _, err := range []error{opened, embedded.Inspect(c)} {
+	_, opened := embedded.Open(t.Context(), c, tlog.Options{})
+	for _, err := range []error{opened, tlog.Inspect(c.Log())} {
 		if err == nil || !strings.Contains(err.Error(), "log.key.pem: this key did not sign") {
 			t.Errorf("error is %v", err)
 		}

@@ -25,6 +25,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
 	"github.com/mayfly-ca/mayfly/tbs"
+	"github.com/mayfly-ca/mayfly/tlog"
 )
 
 const origin = "mayfly.test/ct"
@@ -36,7 +37,7 @@ func TestMain(m *testing.M) {
 		return
 	}
 	if dir := os.Getenv("MAYFLY_TEST_ROTATE_DIR"); dir != "" {
-		if _, err := (embedded.Config{Dir: dir, Origin: origin}).MakeShard(rotationForTest(), time.Now()); err != nil {
+		if _, err := (embedded.Config{Dir: dir, Origin: origin}).Log().MakeShard(rotationForTest(), time.Now()); err != nil {
 			fmt.Println("error", err)
 			os.Exit(1)
 		}
@@ -47,7 +48,7 @@ func TestMain(m *testing.M) {
 
 func open(t testing.TB, dir string) *embedded.Log {
 	t.Helper()
-	l, err := embedded.Open(context.Background(), embedded.Config{Dir: dir, Origin: origin}, embedded.Options{})
+	l, err := embedded.Open(context.Background(), embedded.Config{Dir: dir, Origin: origin}, tlog.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,7 +219,7 @@ func TestOpenRefuses(t *testing.T) {
 	l := open(t, dir)
 	try := func(c embedded.Config, want string) {
 		t.Helper()
-		_, err := embedded.Open(t.Context(), c, embedded.Options{})
+		_, err := embedded.Open(t.Context(), c, tlog.Options{})
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)
 		}

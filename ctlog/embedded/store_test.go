@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
+	"github.com/mayfly-ca/mayfly/tlog"
 )
 
 // clock is a clock that the test sets.
@@ -65,7 +66,7 @@ func (j *journal) has(reason string) bool {
 	return slices.Contains(j.reasons, reason)
 }
 
-func openStore(t *testing.T, c embedded.Config, o embedded.Options) *embedded.Store {
+func openStore(t *testing.T, c embedded.Config, o tlog.Options) *embedded.Store {
 	t.Helper()
 	o.Every = 10 * time.Millisecond
 	s, err := embedded.OpenStore(t.Context(), c, o)
@@ -100,7 +101,7 @@ func TestRotateByDate(t *testing.T) {
 	c := embedded.Config{Dir: t.TempDir(), Origin: origin, Rotate: "yearly"}
 	at := &clock{at: date("2026-11-01T00:00:00Z")}
 	told := &journal{}
-	s := openStore(t, c, embedded.Options{Now: at.now, Event: told.event})
+	s := openStore(t, c, tlog.Options{Now: at.now, Event: told.event})
 	if got := names(s.Open()); got != "embedded" {
 		t.Fatal(got)
 	}
@@ -155,11 +156,11 @@ func TestRotateByDate(t *testing.T) {
 	}
 	shutStore(t, s)
 
-	s = openStore(t, c, embedded.Options{Now: at.now})
+	s = openStore(t, c, tlog.Options{Now: at.now})
 	if got := s.Shards(); names(s.Open()) != "embedded-2027" || len(got) != 2 || got[0].Closed.IsZero() {
 		t.Errorf("after a restart: %s, %+v", names(s.Open()), got)
 	}
-	if _, err := embedded.OpenStore(t.Context(), c, embedded.Options{}); err == nil ||
+	if _, err := embedded.OpenStore(t.Context(), c, tlog.Options{}); err == nil ||
 		!strings.Contains(err.Error(), "in use") {
 		t.Errorf("a second process has the directory: %v", err)
 	}
@@ -174,12 +175,12 @@ func TestEndedWhileDown(t *testing.T) {
 	submit(t, l, 0)
 	shut(t, l)
 	now := time.Now()
-	if _, err := c.MakeShard(embedded.Rotation{Name: "next", At: now.Add(time.Hour), Unpublished: true},
+	if _, err := c.Log().MakeShard(tlog.Rotation{Name: "next", At: now.Add(time.Hour), Unpublished: true},
 		now); err != nil {
 		t.Fatal(err)
 	}
 	told := &journal{}
-	s := openStore(t, c, embedded.Options{Now: func() time.Time { return now.Add(24 * time.Hour) }, Event: told.event})
+	s := openStore(t, c, tlog.Options{Now: func() time.Time { return now.Add(24 * time.Hour) }, Event: told.event})
 	until(t, "closed", func() bool { return told.has("log-shard-closed") && names(s.Open()) == "embedded-next" })
 	w := httptest.NewRecorder()
 	s.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/checkpoint", nil))
@@ -203,7 +204,7 @@ func TestSchedule(t *testing.T) {
 	} {
 		config := embedded.Config{Dir: t.TempDir(), Origin: origin, Rotate: c.rotate, Lead: &lead}
 		told := &journal{}
-		s := openStore(t, config, embedded.Options{Now: func() time.Time { return date(c.now) }, Event: told.event})
+		s := openStore(t, config, tlog.Options{Now: func() time.Time { return date(c.now) }, Event: told.event})
 		if c.want != "" {
 			<-s.Changes()
 		}
@@ -222,27 +223,27 @@ func TestSchedule(t *testing.T) {
 func TestRotateByHand(t *testing.T) {
 	t.Parallel()
 	c := embedded.Config{Dir: t.TempDir(), Origin: origin}
-	s := openStore(t, c, embedded.Options{})
+	s := openStore(t, c, tlog.Options{})
 	now := time.Now()
-	for name, r := range map[string]embedded.Rotation{
+	for name, r := range map[string]tlog.Rotation{
 		"soon": {At: now.Add(time.Hour)}, "past": {At: now.Add(-time.Hour), Unpublished: true},
 		"name": {Name: "../x"}, "reserved": {Name: "tile"}, "upper": {Name: "X"},
 	} {
-		if _, err := c.MakeShard(r, now); err == nil {
+		if _, err := c.Log().MakeShard(r, now); err == nil {
 			t.Errorf("%s: made", name)
 		}
 	}
-	if _, err := c.PlanShard(embedded.Rotation{At: now.Add(time.Hour)}, now); !errors.Is(err, embedded.ErrTooSoon) {
+	if _, err := c.Log().PlanShard(tlog.Rotation{At: now.Add(time.Hour)}, now); !errors.Is(err, tlog.ErrTooSoon) {
 		t.Error(err)
 	}
-	plan, err := c.PlanShard(embedded.Rotation{Name: "next"}, now)
-	if err != nil || len(plan) != 2 || plan[1].NotBefore.Before(now.Add(c.LeadOrDefault())) {
+	plan, err := c.Log().PlanShard(tlog.Rotation{Name: "next"}, now)
+	if err != nil || len(plan) != 2 || plan[1].NotBefore.Before(now.Add(c.Log().LeadOrDefault())) {
 		t.Fatalf("%v %+v", err, plan)
 	}
 	if len(s.Shards()) != 1 {
 		t.Error("a plan has changed something")
 	}
-	made, err := c.MakeShard(embedded.Rotation{Name: "next"}, now)
+	made, err := c.Log().MakeShard(tlog.Rotation{Name: "next"}, now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -250,13 +251,13 @@ func TestRotateByHand(t *testing.T) {
 	if got := s.Open(); names(got) != "embedded-next embedded" || got[0].LogID != made.LogID {
 		t.Errorf("%s", names(got))
 	}
-	if _, err := c.MakeShard(embedded.Rotation{Name: "next"}, now); err == nil {
+	if _, err := c.Log().MakeShard(tlog.Rotation{Name: "next"}, now); err == nil {
 		t.Error("two shards of one name")
 	}
-	if _, err := c.MakeShard(embedded.Rotation{At: plan[1].NotBefore, Name: "other"}, now); err == nil {
+	if _, err := c.Log().MakeShard(tlog.Rotation{At: plan[1].NotBefore, Name: "other"}, now); err == nil {
 		t.Error("two shards become active at once")
 	}
-	shards, err := c.Shards()
+	shards, err := c.Log().Shards()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -275,7 +276,7 @@ func TestRotateAsRoot(t *testing.T) {
 	if err := os.Chown(c.Dir, 4242, 4242); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.PlanShard(rotationForTest(), time.Now()); err == nil ||
+	if _, err := c.Log().PlanShard(rotationForTest(), time.Now()); err == nil ||
 		!strings.Contains(err.Error(), "sudo -u '#4242'") {
 		t.Errorf("%v", err)
 	}
@@ -314,7 +315,7 @@ func TestShardsRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := embedded.OpenStore(t.Context(), c, embedded.Options{}); err == nil {
+		if _, err := embedded.OpenStore(t.Context(), c, tlog.Options{}); err == nil {
 			t.Errorf("%s: opened", name)
 		}
 	}
@@ -328,12 +329,12 @@ func FuzzShards(f *testing.F) {
 		if err := os.WriteFile(filepath.Join(c.Dir, "shards.json"), data, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		shards, err := c.Shards()
+		shards, err := c.Log().Shards()
 		if err != nil {
 			return
 		}
 		for _, s := range shards {
-			if dir := c.ShardDir(s); !strings.HasPrefix(dir, c.Dir) || strings.Contains(dir, "..") {
+			if dir := c.Log().ShardDir(s); !strings.HasPrefix(dir, c.Dir) || strings.Contains(dir, "..") {
 				t.Errorf("%q", dir)
 			}
 		}
@@ -356,20 +357,20 @@ func TestRotationKilled(t *testing.T) {
 	for _, call := range []string{"mkdirat", "renameat", "fsync"} {
 		for n := 1; ; n++ {
 			c := embedded.Config{Dir: filepath.Join(t.TempDir(), "log"), Origin: origin}
-			s := openStore(t, c, embedded.Options{})
+			s := openStore(t, c, tlog.Options{})
 			before := s.Open()[0].LogID
 			shutStore(t, s)
 			cmd := exec.CommandContext(t.Context(), strace, "-f", "-o", os.DevNull, "-e", "trace="+call,
 				"-e", "inject="+call+":signal=KILL:when="+strconv.Itoa(n), os.Args[0])
 			cmd.Env = append(os.Environ(), "MAYFLY_TEST_ROTATE_DIR="+c.Dir, "GOMAXPROCS=1")
 			_, err := cmd.Output()
-			s = openStore(t, c, embedded.Options{})
+			s = openStore(t, c, tlog.Options{})
 			got := s.Shards()
 			if got[0].LogID != before || len(got) > 2 || err == nil && len(got) != 2 {
 				t.Fatalf("%s %d: %v, %+v", call, n, err, got)
 			}
 			if len(got) == 1 {
-				if _, err := c.MakeShard(rotationForTest(), time.Now()); err != nil {
+				if _, err := c.Log().MakeShard(rotationForTest(), time.Now()); err != nil {
 					t.Fatalf("%s %d: the rotation cannot be done again: %v", call, n, err)
 				}
 				until(t, "taken up", func() bool { return len(s.Open()) == 2 })
@@ -392,6 +393,6 @@ func TestRotationKilled(t *testing.T) {
 	t.Logf("killed at %d places", killed)
 }
 
-func rotationForTest() embedded.Rotation {
-	return embedded.Rotation{Name: "next", At: time.Now().Add(time.Hour), Unpublished: true}
+func rotationForTest() tlog.Rotation {
+	return tlog.Rotation{Name: "next", At: time.Now().Add(time.Hour), Unpublished: true}
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
 	"github.com/mayfly-ca/mayfly/tbs"
+	"github.com/mayfly-ca/mayfly/tlog"
 )
 
 // The timestamp of an SCT is the time of the clock.
@@ -13,7 +14,7 @@ func TestTimestampOfSCT(t *testing.T) {
 	t.Parallel()
 	now := time.Now().Add(-3 * time.Second).Truncate(time.Millisecond)
 	l, err := embedded.Open(t.Context(), embedded.Config{Dir: t.TempDir(), Origin: origin},
-		embedded.Options{Now: func() time.Time { return now }})
+		tlog.Options{Now: func() time.Time { return now }})
 	if err != nil {
 		t.Fatal(err)
 	}

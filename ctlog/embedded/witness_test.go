@@ -8,6 +8,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
 	"github.com/mayfly-ca/mayfly/testkit/witness"
+	"github.com/mayfly-ca/mayfly/tlog"
 )
 
 // witnessed opens a log with witnesses that have its key.
@@ -15,14 +16,14 @@ func witnessed(t *testing.T, dir string, want int, all ...*witness.Witness) *emb
 	t.Helper()
 	c := embedded.Config{Dir: dir, Origin: origin, WitnessPolicy: &want}
 	for _, w := range all {
-		c.Witnesses = append(c.Witnesses, embedded.WitnessConfig{URL: w.URL(), PublicKey: w.Key()})
+		c.Witnesses = append(c.Witnesses, tlog.WitnessConfig{URL: w.URL(), PublicKey: w.Key()})
 	}
 	first := open(t, dir) // for the key
 	for _, w := range all {
 		w.AddLog(origin, first.Key())
 	}
 	shut(t, first)
-	l, err := embedded.Open(t.Context(), c, embedded.Options{})
+	l, err := embedded.Open(t.Context(), c, tlog.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,9 +154,9 @@ func TestWitnessWithoutLog(t *testing.T) {
 	w := witness.New(t, "other.example")
 	c := embedded.Config{
 		Dir: t.TempDir(), Origin: origin,
-		Witnesses: []embedded.WitnessConfig{{URL: w.URL(), PublicKey: w.Key(), Name: "w"}},
+		Witnesses: []tlog.WitnessConfig{{URL: w.URL(), PublicKey: w.Key(), Name: "w"}},
 	}
-	l, err := embedded.Open(context.Background(), c, embedded.Options{})
+	l, err := embedded.Open(context.Background(), c, tlog.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,41 +171,26 @@ func TestWitnessConfig(t *testing.T) {
 	w := witness.New(t, "w.example")
 	two := 2
 	for name, c := range map[string]struct {
-		w    embedded.WitnessConfig
+		w    tlog.WitnessConfig
 		n    *int
 		want string
 	}{
-		"good":   {embedded.WitnessConfig{URL: w.URL(), PublicKey: w.Key()}, nil, ""},
-		"plain":  {embedded.WitnessConfig{URL: "http://witness.example.com", PublicKey: w.Key()}, nil, "https"},
-		"no url": {embedded.WitnessConfig{PublicKey: w.Key()}, nil, "url"},
-		"no key": {embedded.WitnessConfig{URL: w.URL()}, nil, "public_key"},
-		"bad key": {embedded.WitnessConfig{
+		"good":   {tlog.WitnessConfig{URL: w.URL(), PublicKey: w.Key()}, nil, ""},
+		"plain":  {tlog.WitnessConfig{URL: "http://witness.example.com", PublicKey: w.Key()}, nil, "https"},
+		"no url": {tlog.WitnessConfig{PublicKey: w.Key()}, nil, "url"},
+		"no key": {tlog.WitnessConfig{URL: w.URL()}, nil, "public_key"},
+		"bad key": {tlog.WitnessConfig{
 			URL:       w.URL(),
 			PublicKey: strings.Replace(w.Key(), "w.example", "v.example", 1),
 		}, nil, "public_key"},
-		"too many": {embedded.WitnessConfig{URL: w.URL(), PublicKey: w.Key()}, &two, "witness_policy"},
+		"too many": {tlog.WitnessConfig{URL: w.URL(), PublicKey: w.Key()}, &two, "witness_policy"},
 	} {
 		err := embedded.Config{
-			Dir: "x", Origin: origin, Witnesses: []embedded.WitnessConfig{c.w},
+			Dir: "x", Origin: origin, Witnesses: []tlog.WitnessConfig{c.w},
 			WitnessPolicy: c.n,
 		}.Check()
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-}
-
-// For every answer of a witness, at most one line is added to the checkpoint, and that line verifies.
-func FuzzCosignature(f *testing.F) {
-	w := witness.New(f, "w.example")
-	checkpoint := []byte("mayfly.test/ct\n1\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n\n— " +
-		"mayfly.test/ct AAAAAAAA\n")
-	f.Add([]byte("— w.example AAAA\n"))
-	f.Add([]byte("\n\n— x y\n"))
-	f.Fuzz(func(t *testing.T, answer []byte) {
-		line, err := embedded.Cosignature(checkpoint, answer, w.Key())
-		if _, ok := w.Cosigned(string(checkpoint) + line); err == nil && (!ok || strings.Count(line, "\n") != 1) {
-			t.Errorf("%q", line)
-		}
-	})
 }

@@ -1,4 +1,4 @@
-package embedded
+package tlog
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/durable"
+	"github.com/mayfly-ca/mayfly/monitor"
 )
 
 const (
@@ -72,10 +73,10 @@ func (h *health) close() {
 
 // storageFailed stops accepting entries until [Log.repair] has found that the storage works.
 func (l *Log) storageFailed(err error) {
-	if errors.Is(err, errClosed) || !l.health.set(err, l.signer.now()) {
+	if errors.Is(err, errClosed) || !l.health.set(err, l.now()) {
 		return
 	}
-	l.log.Error("the embedded log cannot store entries", "log", l.label, "cause", err.Error())
+	l.log.Error("the log cannot store entries", "log", l.label, "cause", err.Error())
 	l.event("log-storage-failed", fmt.Sprintf("%s: %v", l.label, err))
 	select {
 	case l.degraded <- struct{}{}:
@@ -106,13 +107,13 @@ func (l *Log) repair(ctx context.Context) {
 			case <-tick.C:
 			}
 			if err := l.probe(ctx); err != nil {
-				l.health.set(err, l.signer.now())
+				l.health.set(err, l.now())
 				continue
 			}
 			failing = false
 		}
-		l.health.set(nil, l.signer.now())
-		l.log.Info("the embedded log can store entries again", "log", l.label)
+		l.health.set(nil, l.now())
+		l.log.Info("the log can store entries again", "log", l.label)
 		l.event("log-storage-works", l.label)
 	}
 }
@@ -172,9 +173,17 @@ func (l *Log) storageReady() error {
 	return f.Close()
 }
 
-// unavailable returns the error of a Submit.
-func unavailable(err error) error {
-	return fault.New(fault.LogUnavailable, fmt.Errorf("embedded log: %w", err))
+// unavailable returns the error of a log that does not accept an entry.
+func (l *Log) unavailable(err error) error {
+	return fault.New(fault.LogUnavailable, fmt.Errorf("%s: %w", l.name(), err))
+}
+
+// name is the log's name in messages.
+func (l *Log) name() string {
+	if l.kind == Rekor {
+		return "Rekor log"
+	}
+	return "embedded log"
 }
 
 // fileSnapshot is the state of a log's files when they were last read.
@@ -215,8 +224,12 @@ func (l *Log) readFiles(ctx context.Context) {
 	seen := fileSnapshot{}
 	if seen.size, seen.err = l.reader.IntegratedSize(ctx); seen.err != nil {
 		seen.err = fmt.Errorf("the tree cannot be read: %w", seen.err)
-	} else if seen.covered, seen.written, seen.err = l.published(); seen.err != nil {
-		seen.err = fmt.Errorf("the checkpoint cannot be read: %w", seen.err)
+	} else {
+		var head monitor.Head
+		if head, seen.written, seen.err = l.published(); seen.err != nil {
+			seen.err = fmt.Errorf("the checkpoint cannot be read: %w", seen.err)
+		}
+		seen.covered = head.Size
 	}
 	if ctx.Err() == nil {
 		seen.at = time.Now()
@@ -262,17 +275,17 @@ func (l *Log) Warning(context.Context) string {
 	return ""
 }
 
-// published reads how many entries the checkpoint on disk covers, and when it was written.
-func (l *Log) published() (size uint64, at time.Time, err error) {
+// published reads what the checkpoint on disk covers, and when it was written.
+func (l *Log) published() (head monitor.Head, at time.Time, err error) {
 	path := filepath.Join(l.dir, checkpointFile)
 	st, err := os.Stat(path)
 	if err != nil {
-		return 0, at, err
+		return head, at, err
 	}
 	raw, err := os.ReadFile(path)
 	if err != nil {
-		return 0, at, err
+		return head, at, err
 	}
-	head, err := parseHead(raw, l.signer.origin)
-	return head.Size, st.ModTime(), err
+	head, err = parseHead(raw, l.origin)
+	return head, st.ModTime(), err
 }

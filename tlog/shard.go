@@ -1,4 +1,4 @@
-package embedded
+package tlog
 
 import (
 	"crypto"
@@ -33,6 +33,7 @@ const Overlap = 20 * time.Minute
 
 // Shard is one of several logs that follow each other, as in the file shards.json.
 type Shard struct {
+	Kind   Kind   `json:"-"`
 	Name   string `json:"name"` // empty for the first one
 	Origin string `json:"origin"`
 	LogID  string `json:"log_id"` // hexadecimal
@@ -45,9 +46,9 @@ type Shard struct {
 // Describe returns the description of a shard, with the public key from the shard's file. Its errors are each a
 // [fault.Setting] under "dir".
 func (c Config) Describe(s Shard) (loglist.Log, error) {
-	key, err := readPublic(c.ShardDir(s))
+	key, err := readPublic(c.Kind, c.ShardDir(s))
 	if err != nil {
-		if bad, ok := errors.AsType[*fault.Setting](err); ok && errors.Is(err, fs.ErrNotExist) {
+		if bad, ok := errors.AsType[*fault.Setting](err); ok && isNewShard(c.ShardDir(s)) {
 			bad.Fix = "the log makes its key when the CA starts for the first time"
 		}
 		return loglist.Log{}, err
@@ -62,9 +63,9 @@ func (s Shard) describe(key crypto.PublicKey) loglist.Log {
 // Label identifies the shard in metrics, messages and readiness reports.
 func (s Shard) Label() string {
 	if s.Name == "" {
-		return "embedded"
+		return s.Kind.label()
 	}
-	return "embedded-" + s.Name
+	return s.Kind.label() + "-" + s.Name
 }
 
 // Path returns the shard's URL path below that of the first shard: empty or "/NAME".
@@ -95,16 +96,16 @@ func (c Config) originOf(name string) string {
 	if name == "" {
 		return c.Origin
 	}
-	return c.Origin + "/" + name
+	return c.Kind.originOf(c.Origin, name)
 }
 
 // shardName matches a name that may be a path segment. The log's own paths are reserved.
 var shardName = regexp.MustCompile(`^[0-9a-z][0-9a-z-]{0,31}$`)
 
 func checkName(name string) error {
-	if !shardName.MatchString(name) || slices.Contains([]string{"checkpoint", "tile", "issuer", "ct"}, name) {
+	if !shardName.MatchString(name) || slices.Contains([]string{"checkpoint", "tile", "issuer", "ct", "api"}, name) {
 		return fault.BadSetting(fmt.Sprintf("invalid shard name %q", name),
-			"write up to 32 lower-case letters, digits and hyphens, but not checkpoint, tile, issuer or ct", "name")
+			"write up to 32 lower-case letters, digits and hyphens, but not checkpoint, tile, issuer, ct or api", "name")
 	}
 	return nil
 }
@@ -120,7 +121,7 @@ type state struct {
 func (c Config) Shards() ([]Shard, error) {
 	data, err := os.ReadFile(filepath.Join(c.Dir, stateFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return []Shard{{Origin: c.Origin}}, nil
+		return []Shard{{Kind: c.Kind, Origin: c.Origin}}, nil
 	}
 	if err != nil {
 		return nil, err
@@ -154,8 +155,9 @@ func (c Config) parseState(data []byte) ([]Shard, error) {
 			return nil, fmt.Errorf("%s: shard %d has no name or no log ID of its own; restore the file", path, i)
 		}
 		names[one.Name] = true
+		s.Shards[i].Kind = c.Kind
 		if want := c.originOf(one.Name); one.Origin != want {
-			return nil, otherOrigin(Config{Dir: c.ShardDir(one), Origin: want}, one.Origin)
+			return nil, otherOrigin(Config{Kind: c.Kind, Dir: c.ShardDir(one), Origin: want}, one.Origin)
 		}
 	}
 	if err := checkOrder(s.Shards); err != nil {

@@ -1,4 +1,4 @@
-package embedded
+package tlog
 
 import (
 	"sync"
@@ -8,8 +8,8 @@ import (
 	dto "github.com/prometheus/client_model/go"
 )
 
-// metrics of the logs of one store. The label log is a shard's [Shard.Label].
-type metrics struct {
+// Metrics are those of the logs of a process. The label log is a shard's [Shard.Label].
+type Metrics struct {
 	entries      *prometheus.CounterVec
 	seconds      *prometheus.HistogramVec
 	cosignatures *prometheus.CounterVec
@@ -17,17 +17,19 @@ type metrics struct {
 	size         *prometheus.GaugeVec
 	covered      *prometheus.GaugeVec
 	age          *prometheus.GaugeVec
-	shards       *prometheus.GaugeVec
+	shards       *prometheus.GaugeVec // of the CT log
+	rekorShards  *prometheus.GaugeVec
 
 	mu   sync.Mutex
 	logs map[string]*Log
 }
 
-func newMetrics() *metrics {
+// NewMetrics makes metrics.
+func NewMetrics() *Metrics {
 	gauge := func(name, help string, labels ...string) *prometheus.GaugeVec {
 		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, labels)
 	}
-	m := &metrics{
+	m := &Metrics{
 		entries: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "mayfly_embedded_log_entries_total", Help: "Entries for the embedded log, by shard and result.",
 		}, []string{"log", "result"}),
@@ -47,6 +49,8 @@ func newMetrics() *metrics {
 		age: gauge("mayfly_embedded_log_checkpoint_age_seconds", "Age of the published checkpoint.", "log"),
 		shards: gauge("mayfly_embedded_log_shards",
 			"Shards of the embedded log, by state: future, current or closed.", "state"),
+		rekorShards: gauge("mayfly_rekor_log_shards",
+			"Shards of the Rekor log, by state: future, current or closed.", "state"),
 		logs: map[string]*Log{},
 	}
 	return m
@@ -59,7 +63,7 @@ type alias struct {
 	of   *prometheus.GaugeVec
 }
 
-func (m *metrics) aliases() []alias {
+func (m *Metrics) aliases() []alias {
 	former := func(name, help, label string, of *prometheus.GaugeVec) alias {
 		return alias{prometheus.NewDesc(name, help, []string{label}, nil), of}
 	}
@@ -93,13 +97,13 @@ func (a alias) collect(out chan<- prometheus.Metric) {
 }
 
 // add includes the log's tree and checkpoint in the metrics.
-func (m *metrics) add(l *Log) {
+func (m *Metrics) add(l *Log) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.logs[l.label] = l
 }
 
-func (m *metrics) remove(l *Log) {
+func (m *Metrics) remove(l *Log) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.logs[l.label] == l {
@@ -111,7 +115,7 @@ func (m *metrics) remove(l *Log) {
 }
 
 // Describe implements [prometheus.Collector].
-func (m *metrics) Describe(out chan<- *prometheus.Desc) {
+func (m *Metrics) Describe(out chan<- *prometheus.Desc) {
 	for _, c := range m.all() {
 		c.Describe(out)
 	}
@@ -121,7 +125,7 @@ func (m *metrics) Describe(out chan<- *prometheus.Desc) {
 }
 
 // Collect implements [prometheus.Collector]. It reads no file: see [Log.watchFiles].
-func (m *metrics) Collect(out chan<- prometheus.Metric) {
+func (m *Metrics) Collect(out chan<- prometheus.Metric) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for label, l := range m.logs {
@@ -141,6 +145,7 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-func (m *metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.entries, m.seconds, m.cosignatures, m.cosigned, m.size, m.covered, m.age, m.shards}
+func (m *Metrics) all() []prometheus.Collector {
+	return []prometheus.Collector{m.entries, m.seconds, m.cosignatures, m.cosigned, m.size, m.covered, m.age, m.shards,
+		m.rekorShards}
 }

@@ -1,4 +1,4 @@
-package embedded
+package tlog
 
 import f_note "github.com/transparency-dev/formats/note"
 

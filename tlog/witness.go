@@ -1,4 +1,4 @@
-package embedded
+package tlog
 
 import (
 	"bytes"
@@ -45,7 +45,7 @@ type cosigner struct {
 	dir, label string
 	log        *slog.Logger
 	event      func(reason, text string)
-	metrics    *metrics
+	metrics    *Metrics
 	reader     tessera.LogReader
 	origin     string
 	tiles      *monitor.Log // for proofs
@@ -80,7 +80,7 @@ type witness struct {
 func newCosigner(l *Log, c Config, o Options) (*cosigner, error) {
 	w := &cosigner{
 		dir: l.dir, label: l.label, log: l.log, event: l.event, metrics: l.metrics, reader: l.reader,
-		origin: l.signer.origin, tiles: l.tiles, want: c.cosignatures(),
+		origin: l.origin, tiles: l.tiles, want: c.cosignatures(),
 		client: httpclient.New(httpclient.Options{
 			Timeout: witnessTimeout, UserAgent: o.UserAgent, Proxy: http.ProxyFromEnvironment, IdleTimeout: time.Minute,
 		}),
@@ -216,6 +216,16 @@ func (c *cosigner) publish(signed []byte, have int) {
 	if err := durable.WriteFile(filepath.Join(c.dir, cosignedFile), signed, 0o644); err != nil {
 		c.log.Warn("the cosigned checkpoint could not be written", "log", c.label, "cause", err.Error())
 	}
+}
+
+// cosigned requests cosignatures of a checkpoint that was just published and returns it with them. It waits no longer
+// than one collection.
+func (c *cosigner) cosigned(ctx context.Context, plain []byte) []byte {
+	c.collect(ctx)
+	if served := c.checkpoint(); bytes.HasPrefix(served, plain) {
+		return served
+	}
+	return plain
 }
 
 // checkpoint returns the checkpoint for readers; nil before the first collection.

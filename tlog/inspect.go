@@ -1,10 +1,9 @@
-package embedded
+package tlog
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/sha256"
-	"crypto/x509"
+	"crypto"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -39,10 +38,10 @@ func Inspect(c Config) error {
 	for _, s := range shards {
 		dir := c.ShardDir(s)
 		if s.Closed.IsZero() {
-			errs = append(errs, inspect(Config{Dir: dir, Origin: c.originOf(s.Name)}, s))
+			errs = append(errs, inspect(Config{Kind: c.Kind, Dir: dir, Origin: c.originOf(s.Name), Keys: c.Keys}, s))
 			continue
 		}
-		_, err := readPublic(dir)
+		_, err := readPublic(c.Kind, dir)
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
@@ -73,11 +72,13 @@ func inspect(c Config, s Shard) error {
 	case have != c.Origin:
 		return otherOrigin(c, have)
 	}
-	key, err := inspectKey(c.Dir, s)
+	key, err := c.inspectKey(s)
 	if err := errors.Join(err, inspectTree(c)); err != nil || key == nil {
 		return err
 	}
-	tiles, err := monitor.Open(monitor.Options{Log: loglist.Log{Key: key.Public(), Origin: c.Origin}, Dir: c.Dir})
+	tiles, err := monitor.Open(monitor.Options{
+		Log: loglist.Log{Key: key, Origin: c.Origin}, Format: c.Kind.format(), Dir: c.Dir,
+	})
 	if err != nil {
 		return err
 	}
@@ -95,31 +96,42 @@ func checkSignedBy(ctx context.Context, tiles *monitor.Log, dir string) error {
 	return nil
 }
 
-// inspectKey returns the key of the log; nil if there is none yet.
-func inspectKey(dir string, s Shard) (*ecdsa.PrivateKey, error) {
-	path := filepath.Join(dir, keyFile)
+// inspectKey returns the public key of the log; nil if there is none yet.
+func (c Config) inspectKey(s Shard) (public crypto.PublicKey, err error) {
+	path := filepath.Join(c.Dir, keyFile)
 	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		if _, e := os.Stat(filepath.Join(dir, checkpointFile)); e == nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && len(c.Keys) > 0:
+		if isNewShard(c.Dir) {
+			return nil, nil //nolint:nilnil // nil means none yet
+		}
+		key, err := c.configuredKey(c.Dir, nil)
+		if err != nil {
+			return nil, err
+		}
+		public = key.Public()
+	case errors.Is(err, fs.ErrNotExist):
+		if _, e := os.Stat(filepath.Join(c.Dir, checkpointFile)); e == nil {
 			return nil, keyMissing(path)
 		}
 		return nil, nil //nolint:nilnil // nil means none yet
-	}
-	if err != nil {
+	case err != nil:
 		return nil, badFile(path, err)
+	default:
+		key, err := parseKey(c.Kind, path, data)
+		if err != nil {
+			return nil, err
+		}
+		public = key.Public()
 	}
-	key, err := parseKey(path, data)
-	if err != nil || s.LogID == "" {
-		return key, err
+	if s.LogID == "" {
+		return public, nil
 	}
-	spki, err := x509.MarshalPKIXPublicKey(key.Public())
-	if err != nil {
-		return nil, err
+	id, err := c.Kind.logID(c.Origin, public)
+	if err == nil && hex.EncodeToString(id[:]) != s.LogID {
+		err = otherKey(c.Dir, s)
 	}
-	if fmt.Sprintf("%x", sha256.Sum256(spki)) != s.LogID {
-		return nil, otherKey(dir, s)
-	}
-	return key, nil
+	return public, err
 }
 
 // The files of Tessera's POSIX storage.
@@ -131,7 +143,7 @@ const (
 	versionFile   = "version" // of the layout
 	layoutVersion = "1"       // the one that Tessera supports
 
-	restoreHint = "restore it from a backup that is not older than the last SCT"
+	restoreHint = "restore it from a backup that is not older than the last entry"
 )
 
 // inspectTree checks the files that record the size of the tree.
@@ -188,19 +200,18 @@ func parseTree(data []byte) (t tree, err error) {
 }
 
 // readPublic reads the public key of a shard from its file.
-func readPublic(dir string) (*ecdsa.PublicKey, error) {
+func readPublic(kind Kind, dir string) (crypto.PublicKey, error) {
 	path := filepath.Join(dir, publicFile)
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, badFile(path, err)
 	}
-	k, err := pemfile.PublicKey(data)
+	key, err := pemfile.PublicKey(data)
 	if err != nil {
 		return nil, fault.BadContent(err, "restore it", "dir").In(path)
 	}
-	key, ok := k.(*ecdsa.PublicKey)
-	if !ok {
-		return nil, fault.BadSetting("the file has no P-256 key", "restore it", "dir").In(path)
+	if problem := kind.keyProblem(key); problem != "" {
+		return nil, fault.BadSetting(problem, "restore it", "dir").In(path)
 	}
 	return key, nil
 }

@@ -1,11 +1,9 @@
-package embedded
+package tlog
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/sha256"
+	"crypto"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -19,7 +17,7 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
 
-// The files of a log directory beside those of static-ct-api.
+// The files of a log directory beside those of its read path.
 const (
 	keyFile    = "log.key.pem"
 	publicFile = "log.pub.pem"
@@ -53,13 +51,14 @@ func claimOrigin(c Config) error {
 	return nil
 }
 
-// Local returns the configuration of the log in a directory, as far as the directory has it.
-func Local(dir string) (Config, error) {
+// Local returns the configuration of the log of a kind in a directory, as far as the directory has it.
+func Local(kind Kind, dir string) (Config, error) {
 	data, err := os.ReadFile(filepath.Join(dir, originFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return Config{}, fmt.Errorf("%s does not contain a log; name the directory of ct.embedded.dir", dir)
+		return Config{}, fmt.Errorf("%s does not contain a log; name the directory of %s.dir", dir,
+			kind.setting())
 	}
-	c := Config{Dir: dir, Origin: strings.TrimSpace(string(data))}
+	c := Config{Kind: kind, Dir: dir, Origin: strings.TrimSpace(string(data))}
 	if err == nil {
 		err = c.Check()
 	}
@@ -76,35 +75,43 @@ func keyMissing(path string) error {
 		"restore the key, or use a new directory", "dir").In(path)
 }
 
-func parseKey(path string, data []byte) (*ecdsa.PrivateKey, error) {
+func parseKey(kind Kind, path string, data []byte) (crypto.Signer, error) {
 	block, err := pemfile.Only(data, "PRIVATE KEY")
 	if err != nil {
 		return nil, fault.BadContent(err, "restore it", "dir").In(path)
 	}
 	k, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	key, ok := k.(*ecdsa.PrivateKey)
-	if err != nil || !ok || key.Curve != elliptic.P256() {
-		return nil, fault.BadSetting("the file has no P-256 key", "restore it", "dir").In(path)
+	key, ok := k.(crypto.Signer)
+	if err != nil || !ok {
+		return nil, fault.BadSetting(kind.keyProblem(nil), "restore it", "dir").In(path)
+	}
+	if problem := kind.keyProblem(key.Public()); problem != "" {
+		return nil, fault.BadSetting(problem, "restore it", "dir").In(path)
 	}
 	return key, nil
 }
 
-// openKey reads the log's key, or makes one. It restores the file of the public key.
-func openKey(dir string) (key *ecdsa.PrivateKey, id [32]byte, err error) {
+// openKey returns the key of the shard in dir: the one in the directory, or the configured one. Without either, it
+// chooses a configured key that is not in used, or makes a key. It restores the file of the public key.
+func (c Config) openKey(dir string, used map[string]bool) (key crypto.Signer, id [32]byte, err error) {
 	path := filepath.Join(dir, keyFile)
 	data, err := os.ReadFile(path)
 	switch {
+	case errors.Is(err, fs.ErrNotExist) && len(c.Keys) > 0:
+		if key, err = c.configuredKey(dir, used); err != nil {
+			return nil, id, err
+		}
 	case errors.Is(err, fs.ErrNotExist):
-		if _, e := os.Stat(filepath.Join(dir, "checkpoint")); e == nil {
+		if _, e := os.Stat(filepath.Join(dir, checkpointFile)); e == nil {
 			return nil, id, keyMissing(path)
 		}
-		if key, err = newKey(path); err != nil {
+		if key, err = c.writeKey(path); err != nil {
 			return nil, id, err
 		}
 	case err != nil:
 		return nil, id, err
 	default:
-		if key, err = parseKey(path, data); err != nil {
+		if key, err = parseKey(c.Kind, path, data); err != nil {
 			return nil, id, err
 		}
 	}
@@ -112,12 +119,52 @@ func openKey(dir string) (key *ecdsa.PrivateKey, id [32]byte, err error) {
 	if err != nil {
 		return nil, id, err
 	}
+	if id, err = c.Kind.logID(c.Origin, key.Public()); err != nil {
+		return nil, id, err
+	}
 	public := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: spki})
-	return key, sha256.Sum256(spki), durable.WriteFile(filepath.Join(dir, publicFile), public, 0o644)
+	return key, id, durable.WriteFile(filepath.Join(dir, publicFile), public, 0o644)
 }
 
-func newKey(path string) (*ecdsa.PrivateKey, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+// configuredKey returns the configured key of the shard in dir, or for a new shard one that is not in used.
+func (c Config) configuredKey(dir string, used map[string]bool) (crypto.Signer, error) {
+	isNew := isNewShard(dir)
+	var public crypto.PublicKey
+	if !isNew {
+		var err error
+		if public, err = readPublic(c.Kind, dir); err != nil {
+			return nil, err
+		}
+	}
+	for _, key := range c.Keys {
+		if problem := c.Kind.keyProblem(key.Public()); problem != "" {
+			return nil, fault.BadSetting("a log cannot have this kind of key", "configure an Ed25519 or ECDSA key", "key")
+		}
+		id, err := c.Kind.logID(c.Origin, key.Public())
+		if err != nil {
+			return nil, err
+		}
+		same, ok := public.(interface{ Equal(crypto.PublicKey) bool })
+		if isNew && !used[hex.EncodeToString(id[:])] || ok && same.Equal(key.Public()) {
+			return key, nil
+		}
+	}
+	if isNew {
+		return nil, fault.BadSetting("every configured key is the key of another shard",
+			"add a new key: two shards must not have the same", "key")
+	}
+	return nil, fault.BadSetting(fmt.Sprintf("none of the configured keys is the key in %s",
+		filepath.Join(dir, publicFile)), "configure the key of this log, or use a new directory for a new log", "key")
+}
+
+// isNewShard reports whether the shard in dir has no key yet.
+func isNewShard(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, publicFile))
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+func (c Config) writeKey(path string) (crypto.Signer, error) {
+	key, err := c.Kind.newKey()
 	if err != nil {
 		return nil, err
 	}

@@ -1,9 +1,7 @@
-package embedded
+package tlog
 
 import (
 	"bytes"
-	"crypto/x509"
-	"encoding/json"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -16,20 +14,20 @@ const checkpointFile = "checkpoint"
 
 // readable matches the public paths of a log, and no others: keys and state are in the same directory.
 var readable = regexp.MustCompile(
-	`^/(checkpoint|issuer/[0-9a-f]{64}|tile/(data|[0-5])/(x[0-9]{3}/)*[0-9]{3}(\.p/[0-9]{1,3})?)$`)
+	`^/(checkpoint|issuer/[0-9a-f]{64}|tile/(data|entries|[0-5])/(x[0-9]{3}/)*[0-9]{3}(\.p/[0-9]{1,3})?)$`)
 
 // files serves the read path of one log.
 type files struct {
-	dir   string
-	roots func() []*x509.Certificate
+	dir     string
+	answers map[string]http.Handler // by path
 	// checkpoint returns what to serve instead of the file, or nil. Optional.
 	checkpoint func() []byte
 }
 
-// Handler serves the read path: /checkpoint, /tile/…, /issuer/<sha256 hex> (c2sp.org/static-ct-api) and
-// /ct/v1/get-roots (RFC 6962 §4.7). It accepts no submissions.
+// Handler serves the read path: /checkpoint, /tile/… (c2sp.org/tlog-tiles), /issuer/<sha256 hex>
+// (c2sp.org/static-ct-api) and the further answers of [Options]. It accepts no submissions.
 func (l *Log) Handler() http.Handler {
-	f := files{dir: l.dir, roots: func() []*x509.Certificate { return *l.roots.Load() }}
+	f := files{dir: l.dir, answers: l.answers}
 	if l.cosigner != nil {
 		f.checkpoint = l.cosigner.checkpoint
 	}
@@ -41,6 +39,7 @@ func (f files) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Access-Control-Allow-Origin", "*") // a log is public, and some monitors run in browsers
 	h.Set("X-Content-Type-Options", "nosniff")
+	answer := f.answers[r.URL.Path]
 	switch {
 	case r.Method == http.MethodOptions:
 		h.Set("Access-Control-Allow-Methods", "GET, HEAD")
@@ -50,8 +49,8 @@ func (f files) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		h.Set("Allow", "GET, HEAD")
 		refuse(w, "this log is read-only", http.StatusMethodNotAllowed)
-	case r.URL.Path == "/ct/v1/get-roots":
-		f.getRoots(w)
+	case answer != nil:
+		answer.ServeHTTP(w, r)
 	case !readable.MatchString(r.URL.Path):
 		refuse(w, "404 page not found", http.StatusNotFound)
 	default:
@@ -112,16 +111,4 @@ func (f files) serveFile(w http.ResponseWriter, r *http.Request) {
 		at = time.Time{} // two checkpoints of one second would have the same Last-Modified
 	}
 	http.ServeContent(w, r, "", at, file)
-}
-
-func (f files) getRoots(w http.ResponseWriter) {
-	out := struct {
-		Certificates [][]byte `json:"certificates"`
-	}{Certificates: [][]byte{}}
-	for _, c := range f.roots() {
-		out.Certificates = append(out.Certificates, c.Raw)
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-cache")
-	_ = json.NewEncoder(w).Encode(out) // the client has disconnected
 }

@@ -1,4 +1,4 @@
-package embedded
+package tlog
 
 import (
 	"encoding/hex"
@@ -76,7 +76,7 @@ func (c Config) plan(shards []Shard, r Rotation, now time.Time) ([]Shard, error)
 	out := append([]Shard{}, shards...)
 	out[len(out)-1].NotAfter = r.At.Add(Overlap)
 	return append(out, Shard{
-		Name: r.Name, Origin: c.originOf(r.Name), Window: loglist.Window{NotBefore: r.At},
+		Kind: c.Kind, Name: r.Name, Origin: c.originOf(r.Name), Window: loglist.Window{NotBefore: r.At},
 		Created: now.UTC().Truncate(time.Second),
 	}), nil
 }
@@ -102,13 +102,18 @@ func (c Config) MakeShard(r Rotation, now time.Time) (Shard, error) {
 		if err != nil {
 			return nil, err
 		}
+		used := map[string]bool{}
+		for _, s := range planned {
+			used[s.LogID] = true
+		}
 		for i := range planned { // without a previous rotation, the first shard is not in the file yet
 			if planned[i].LogID != "" {
 				continue
 			}
-			if planned[i], err = c.createShard(planned[i]); err != nil {
+			if planned[i], err = c.createShard(planned[i], used); err != nil {
 				return nil, err
 			}
+			used[planned[i].LogID] = true
 		}
 		made = planned[len(planned)-1]
 		return planned, nil
@@ -116,16 +121,17 @@ func (c Config) MakeShard(r Rotation, now time.Time) (Shard, error) {
 	return made, err
 }
 
-// createShard makes the directory and the key of a shard, unless they exist, and sets the log ID.
-func (c Config) createShard(s Shard) (Shard, error) {
+// createShard makes the directory and the key of a shard, unless they exist, and sets the log ID. used are the log IDs
+// of the other shards.
+func (c Config) createShard(s Shard, used map[string]bool) (Shard, error) {
 	dir := c.ShardDir(s)
 	if err := mkdirSynced(dir); err != nil {
 		return s, err
 	}
-	if err := claimOrigin(Config{Dir: dir, Origin: s.Origin}); err != nil {
+	if err := claimOrigin(Config{Kind: c.Kind, Dir: dir, Origin: s.Origin}); err != nil {
 		return s, err
 	}
-	_, id, err := openKey(dir)
+	_, id, err := c.openKey(dir, used)
 	if err != nil {
 		return s, err
 	}
@@ -139,6 +145,9 @@ func (c Config) createShard(s Shard) (Shard, error) {
 // keyCreated returns when the key of a shard was made.
 func keyCreated(dir string) time.Time {
 	st, err := os.Stat(filepath.Join(dir, keyFile))
+	if err != nil { // a configured key
+		st, err = os.Stat(filepath.Join(dir, originFile))
+	}
 	if err != nil {
 		return time.Time{}
 	}

@@ -1,4 +1,4 @@
-package embedded
+package tlog
 
 import (
 	"context"
@@ -6,7 +6,6 @@ import (
 	"sync"
 
 	"github.com/transparency-dev/tessera"
-	"github.com/transparency-dev/tessera/ctonly"
 )
 
 // batcher is a group commit: the entries that arrive while one batch is written form the next one. Tessera alone writes
@@ -23,16 +22,18 @@ type batcher struct {
 
 // storage has the methods that a batcher needs to write.
 type storage struct {
-	append func(context.Context, *ctonly.Entry) tessera.IndexFuture
+	appender *tessera.Appender
 	// ready returns an error if a write would fail. It is called before each batch: Tessera ends the process when it
 	// cannot open its lock file, for example because there are no file descriptors left.
 	ready func() error
 	// failed is called for each batch that could not be written.
 	failed func(error)
+	// written is called for each batch that was written.
+	written func()
 }
 
 type pendingEntry struct {
-	entry  *ctonly.Entry
+	entry  Entry
 	result chan<- addResult
 }
 
@@ -53,7 +54,7 @@ func newBatcher(life context.Context, s storage) *batcher {
 }
 
 // add returns the entry's index when the entry is on disk. If ctx ends first, the entry may still be logged.
-func (b *batcher) add(ctx context.Context, e *ctonly.Entry) (uint64, error) {
+func (b *batcher) add(ctx context.Context, e Entry) (uint64, error) {
 	result := make(chan addResult, 1)
 	select {
 	case <-b.stopped:
@@ -117,7 +118,7 @@ func (b *batcher) write(batch []pendingEntry) {
 	}
 	futures := make([]tessera.IndexFuture, len(batch))
 	for i, p := range batch {
-		futures[i] = b.append(b.life, p.entry)
+		futures[i] = p.entry(b.life, b.appender)
 	}
 	for i, p := range batch {
 		index, e := futures[i]()
@@ -127,6 +128,7 @@ func (b *batcher) write(batch []pendingEntry) {
 		}
 		p.result <- addResult{index.Index, e}
 	}
+	b.written()
 }
 
 // close accepts no more entries and waits for the results of those that were accepted, no longer than ctx.
