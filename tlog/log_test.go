@@ -212,6 +212,14 @@ func TestConfiguredKey(t *testing.T) {
 	if n := len(s.Open()); n != 2 {
 		t.Errorf("%d shards", n)
 	}
+	in, err := s.Add(t.Context(), []byte("entry"))
+	if err != nil || in.Index != 0 { // the first of the new shard
+		t.Errorf("%+v: %v", in, err)
+	}
+	verify(t, keys[1].Public(), []byte("entry"), in)
+	if s.ShardHandler("next") == nil || s.ShardHandler("other") != nil {
+		t.Error("the handlers of the shards are not those by name")
+	}
 	if err := s.Close(t.Context()); err != nil {
 		t.Error(err)
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/durable"
 	"github.com/mayfly-ca/mayfly/loglist"
 )
@@ -337,6 +338,38 @@ func (s *Store) Open() []OpenShard {
 		}
 	}
 	return out
+}
+
+// Current returns the shard that gets the entries that are added now.
+func (s *Store) Current() (OpenShard, error) {
+	now := s.o.Now()
+	for _, one := range s.Open() {
+		if one.Contains(now) {
+			return one, nil
+		}
+	}
+	return OpenShard{}, fault.New(fault.LogUnavailable, errors.New("no shard of the log is active now"))
+}
+
+// Add adds an entry to the current shard and returns its inclusion (see [Log.Add]).
+func (s *Store) Add(ctx context.Context, leaf []byte) (Inclusion, error) {
+	one, err := s.Current()
+	if err != nil {
+		return Inclusion{}, err
+	}
+	return one.Log.Add(ctx, leaf)
+}
+
+// ShardHandler serves the read path of one shard (see [Log.Handler]); nil if there is none of that name.
+func (s *Store) ShardHandler(name string) http.Handler {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, m := range s.shards {
+		if m.Name == name {
+			return m.handler
+		}
+	}
+	return nil
 }
 
 // Keys returns the public keys of all shards.
