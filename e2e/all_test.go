@@ -15,9 +15,9 @@ import (
 // TestAll runs every client of the table. "make e2e-all" runs them one by one and saves the results.
 func TestAll(t *testing.T) {
 	tests := map[string]func(*environment){
-		"cosign": cosignClient, "sigstore-go": sigstoreGoClient, "sigstore-js": sigstoreJS,
-		"sigstore-python": sigstorePython,
-		"sigstore-java":   sigstoreJava, "sigstore-rs": sigstoreRust, "gitsign": gitsign,
+		"cosign": devCosign, "sigstore-go": devSigstoreGo, "sigstore-js": devSigstoreJS, "npm": devNPM,
+		"sigstore-python": devSigstorePython, "pep740": devPEP740, "model-signing": devModelSigning,
+		"sigstore-java": devSigstoreJava, "sigstore-rs": devSigstoreRust, "gitsign": devGitsign, "ruby": devRuby,
 		"kubernetes-release": kubernetesRelease, "admission": admission, "slsa": slsaProvenance,
 		"kubernetes-account": kubernetesAccount, "spiffe": spiffeWorkload,
 	}
@@ -37,6 +37,8 @@ func TestAll(t *testing.T) {
 type environment struct {
 	*lab.Lab
 	serveCase
+	dev   *lab.Mayfly // the development CA, for startDev
+	tlsCA []string    // an environment variable for Go's TLS, for startDev
 }
 
 // environmentOptions are the differences from a CA for e-mail addresses.

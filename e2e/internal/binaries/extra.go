@@ -19,9 +19,6 @@ func Extra() []Tool {
 			Version: "v0.0.0-20260720115447-2e1c6971d19e",
 		},
 		{Name: "gitsign", Module: "tools/gitsign", Package: "github.com/sigstore/gitsign", Version: "v0.14.0"},
-		{Name: "rekor-backend", Module: "tools/rekor", Package: ".", Version: "v1.7.2"},
-		{Name: "rekor1-server", Package: "github.com/sigstore/rekor/cmd/rekor-server", Version: "v1.5.4"},
-		{Name: "rekor-cli", Package: "github.com/sigstore/rekor/cmd/rekor-cli", Version: "v1.5.4"},
 		{
 			Name: "kube-apiserver", Module: "tools/kube", Package: "k8s.io/kubernetes/cmd/kube-apiserver",
 			Version: "v1.35.4",

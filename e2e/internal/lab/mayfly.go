@@ -28,6 +28,18 @@ func (l *Lab) Dev(dir string) *Mayfly {
 	return m
 }
 
+// DevTLS starts the development CA with TLS, with REST and gRPC on one port.
+func (l *Lab) DevTLS(dir string) *Mayfly {
+	l.Helper()
+	address := l.Address()
+	m := &Mayfly{
+		URL: "https://" + address, GRPC: address, Admin: "http://" + l.Address(), Issuer: "http://" + l.Address(),
+		Dir: dir,
+	}
+	m.startDev(l)
+	return m
+}
+
 // Again starts a development CA that was stopped or killed, in the same folder on the same ports.
 func (m *Mayfly) Again(l *Lab) *Mayfly {
 	l.Helper()
@@ -39,11 +51,18 @@ func (m *Mayfly) Again(l *Lab) *Mayfly {
 func (m *Mayfly) startDev(l *Lab) {
 	l.Helper()
 	start := time.Now()
-	bare := func(url string) string { return strings.TrimPrefix(url, "http://") }
-	m.Process = l.Start("dev", Command{Name: "mayfly", Args: []string{
-		"dev", "--dir", m.Dir, "--http", bare(m.URL), "--grpc", m.GRPC, "--admin", bare(m.Admin),
-		"--idp", bare(m.Issuer),
-	}}, func(ctx context.Context) error { return GetOK(ctx, m.Admin+"/readyz") })
+	bare := func(url string) string {
+		_, address, _ := strings.Cut(url, "://")
+		return address
+	}
+	args := []string{
+		"dev", "--dir", m.Dir, "--http", bare(m.URL), "--grpc", m.GRPC, "--admin", bare(m.Admin), "--idp",
+		bare(m.Issuer),
+	}
+	if strings.HasPrefix(m.URL, "https:") {
+		args = append(args, "--tls")
+	}
+	m.Process = l.Start("dev", Command{Name: "mayfly", Args: args}, func(ctx context.Context) error { return GetOK(ctx, m.Admin+"/readyz") })
 	m.ReadyIn = time.Since(start)
 }
 

@@ -31,7 +31,6 @@ var needs = []Need{
 	{Name: "promtool", Debian: "prometheus"},
 	{Name: "python3", Debian: "python3"},
 	{Name: "python3 -m venv", Debian: "python3-venv", Command: []string{"python3", "-c", "import ensurepip, venv"}},
-	{Name: "redis-server", Debian: "redis-server"},
 }
 
 // Operations are the names of what the tests of operations need, which run with "make e2e".

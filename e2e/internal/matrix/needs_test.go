@@ -19,7 +19,7 @@ func TestNeeds(t *testing.T) {
 		t.Errorf("an empty machine lacks %s", Names(all))
 	}
 	if got := missing(names,
-		func(n Need) bool { return n.Name != "etcd" && n.Name != "redis-server" }); Names(got) != "etcd, redis-server" {
+		func(n Need) bool { return n.Name != "etcd" && n.Name != "mvn" }); Names(got) != "etcd, mvn" {
 		t.Errorf("missing: %s", Names(got))
 	}
 	if got := Packages(missing(names,

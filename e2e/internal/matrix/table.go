@@ -14,20 +14,21 @@ func Table() []Client {
 	return []Client{
 		{Name: "cosign", Title: "cosign", Version: "3.1.3"},
 		{Name: "sigstore-go", Title: "sigstore-go (its conformance program)", Version: "1.3.0"},
-		{Name: "sigstore-js", Title: "sigstore-js", Version: "4.1.1", Needs: []string{"node", "npm"}},
+		{Name: "sigstore-js", Title: "sigstore-js", Version: jsVersion, Needs: []string{"node", "npm"}},
 		{
-			Name: "sigstore-python", Title: "sigstore-python", Version: pythonVersion,
-			Needs: []string{"python3", "python3 -m venv"},
+			Name: "npm", Title: "npm provenance (libnpmpublish)", Version: npmVersion,
+			Needs: []string{"node", "npm"},
 		},
+		{Name: "sigstore-python", Title: "sigstore-python", Version: pythonVersion, Needs: python()},
+		{Name: "pep740", Title: "PEP 740 (pypi-attestations)", Version: attestationsVersion, Needs: python()},
+		{Name: "model-signing", Title: "model-signing", Version: modelVersion, Needs: python()},
 		{
 			Name: "sigstore-java", Title: "sigstore-java", Version: javaVersion,
 			Needs: []string{"java", "keytool", "mvn"},
 		},
 		{Name: "sigstore-rs", Title: "sigstore-rs", Version: rustVersion, Needs: []string{"cargo"}},
-		{
-			Name: "gitsign", Title: "gitsign (v1 API, with Rekor v1)", Version: "0.14.0",
-			Needs: []string{"git", "redis-server"},
-		},
+		{Name: "gitsign", Title: "gitsign", Version: "0.14.0", Needs: []string{"git"}},
+		{Name: "ruby", Title: "sigstore-ruby", Version: "requests only"},
 		{Name: "kubernetes-release", Title: "walk-through: a Kubernetes release", Version: "cosign 3.1.3"},
 		{Name: "admission", Title: "walk-through: admission of an image", Version: "cosign 3.1.3"},
 		{Name: "slsa", Title: "walk-through: SLSA provenance", Version: "cosign 3.1.3"},
@@ -41,10 +42,16 @@ func Table() []Client {
 
 // The versions of the clients that are installed by their language's package manager.
 const (
-	pythonVersion = "4.5.1"
-	javaVersion   = "2.0.0"
-	rustVersion   = "0.15.0"
+	jsVersion           = "5.0.1"
+	npmVersion          = "12.0.1"
+	pythonVersion       = "4.5.1"
+	attestationsVersion = "0.0.30"
+	modelVersion        = "1.1.1"
+	javaVersion         = "2.0.0"
+	rustVersion         = "0.15.0"
 )
+
+func python() []string { return []string{"python3", "python3 -m venv"} }
 
 // RecordEnv names the environment variable with the file to which a test appends a line for each feature that it
 // exercised.

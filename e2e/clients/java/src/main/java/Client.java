@@ -18,8 +18,9 @@ import java.util.concurrent.TimeUnit;
 /** Signs and verifies as a build plugin would. */
 public class Client {
   /**
-   * sign ROOT CONFIG TOKEN ARTIFACT BUNDLE, verify ROOT ARTIFACT BUNDLE IDENTITY ISSUER, or repeat ROOT CONFIG TOKEN
-   * DIR, which signs once a second until the file DIR/stop exists.
+   * sign ROOT CONFIG TOKEN ARTIFACT BUNDLE [v1], verify ROOT ARTIFACT BUNDLE IDENTITY ISSUER, or repeat ROOT CONFIG
+   * TOKEN DIR, which signs once a second until the file DIR/stop exists. With v1 the entry is of Rekor v1, as the client
+   * has it by default.
    */
   public static void main(String[] args) throws Exception {
     if (args[0].equals("repeat")) {
@@ -52,7 +53,7 @@ public class Client {
             .trustedRootProvider(TrustedRootProvider.from(Path.of(args[1])))
             .signingConfigProvider(SigningConfigProvider.from(Path.of(args[2])))
             .signingAlgorithm(AlgorithmRegistry.SigningAlgorithm.PKIX_ECDSA_P256_SHA_256)
-            .enableRekorV2(true)
+            .enableRekorV2(args.length < 7 || !args[6].equals("v1"))
             .forceCredentialProviders(OidcClients.of(TokenStringOidcClient.from(token)))
             .build()) {
       Files.writeString(bundle, signer.signFile(artifact).toJson());
