@@ -1,8 +1,7 @@
-// Package entry reads the entries of a log of signatures (Rekor v2): what was signed, and with which certificate or
-// key.
+// Package entry reads the entries of a log of signatures: what was signed, and with which certificate or key.
 //
-// An entry is the canonical JSON (RFC 8785) of the message Entry in Rekor's entry.proto. The package verifies no
-// signature: a log MUST have done that before it accepted the entry.
+// An entry is canonical JSON (RFC 8785): of the message Entry in Rekor's entry.proto, or of a hashedrekord or dsse entry
+// of Rekor v1. The package verifies no signature: a log MUST have done that before it accepted the entry.
 package entry
 
 import (
@@ -59,6 +58,9 @@ type Entry struct {
 func Parse(body []byte) (*Entry, error) {
 	if len(body) > MaxSize {
 		return nil, fmt.Errorf("the entry has %d bytes, more than %d", len(body), MaxSize)
+	}
+	if version, kind := versionOf(body); version == VersionV1 {
+		return parseV1(body, kind)
 	}
 	var m rekorpb.Entry
 	if err := protojson.Unmarshal(body, &m); err != nil {

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/pem"
 	"fmt"
 	"strings"
 	"testing"
@@ -77,6 +78,7 @@ func TestParseRefuses(t *testing.T) {
 		"order of members":  strings.Replace(strings.Replace(good, `"apiVersion":"0.0.2",`, "", 1), `"kind":"hashedrekord",`, `"kind":"hashedrekord","apiVersion":"0.0.2",`, 1),
 		"unknown member":    strings.Replace(good, `{"apiVersion"`, `{"a":1,"apiVersion"`, 1),
 		"other version":     strings.Replace(good, `"0.0.2"`, `"0.0.1"`, 1),
+		"unknown version":   strings.Replace(good, `"0.0.2"`, `"0.0.3"`, 1),
 		"other kind":        strings.Replace(good, `"hashedrekord"`, `"rpm"`, 1),
 		"kind of another":   strings.Replace(good, `"hashedrekord"`, `"dsse"`, 1),
 		"other algorithm":   strings.Replace(good, "SHA2_256", "SHA2_384", 1),
@@ -97,12 +99,76 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
+// bodyV1 is an entry of Rekor v1.
+func bodyV1(kind string, block *pem.Block) string {
+	sum := sha256.Sum256([]byte("artifact"))
+	verifier := base64.StdEncoding.EncodeToString(pem.EncodeToMemory(block))
+	hash := fmt.Sprintf(`{"algorithm":"sha256","value":"%x"}`, sum)
+	spec := fmt.Sprintf(`{"data":{"hash":%s},"signature":{"content":"c2ln","publicKey":{"content":%q}}}`, hash, verifier)
+	if kind == entry.DSSE {
+		spec = fmt.Sprintf(`{"envelopeHash":%s,"payloadHash":%s,"signatures":[{"signature":"c2ln","verifier":%q}]}`, hash,
+			hash, verifier)
+	}
+	return fmt.Sprintf(`{"apiVersion":"0.0.1","kind":%q,"spec":%s}`, kind, spec)
+}
+
+// Package rekor has the test that these are the bodies which Rekor's own package makes.
+func TestParseV1(t *testing.T) {
+	t.Parallel()
+	sum := sha256.Sum256([]byte("artifact"))
+	der, _ := certificate()
+	spki, _ := key()
+	byCertificate := &pem.Block{Type: "CERTIFICATE", Bytes: der}
+	byKey := &pem.Block{Type: "PUBLIC KEY", Bytes: spki}
+	for _, kind := range []string{entry.HashedRekord, entry.DSSE} {
+		for _, block := range []*pem.Block{byCertificate, byKey} {
+			e, err := entry.Parse([]byte(bodyV1(kind, block)))
+			if err != nil {
+				t.Fatalf("%s, %s: %v", kind, block.Type, err)
+			}
+			if e.Kind != kind || e.Digest.String() != fmt.Sprintf("sha256:%x", sum) || len(e.Signatures) != 1 {
+				t.Errorf("%s, %s: %+v", kind, block.Type, e)
+			}
+			s := e.Signatures[0]
+			if string(s.Value) != "sig" || block == byCertificate && string(s.Certificate.Raw) != string(der) ||
+				block == byKey && (s.Certificate != nil || string(s.Key) != string(spki)) {
+				t.Errorf("%s, %s: %+v", kind, block.Type, s)
+			}
+		}
+	}
+	good := bodyV1(entry.HashedRekord, byKey)
+	enveloped := bodyV1(entry.DSSE, byKey)
+	for name, bad := range map[string]string{
+		"space":            strings.Replace(good, ":", ": ", 1),
+		"unknown member":   strings.Replace(good, `{"apiVersion"`, `{"a":1,"apiVersion"`, 1),
+		"repeated member":  strings.Replace(good, `"kind":`, `"kind":"dsse","kind":`, 1),
+		"other kind":       strings.Replace(good, `"hashedrekord"`, `"rpm"`, 1),
+		"kind of another":  strings.Replace(good, `"hashedrekord"`, `"dsse"`, 1),
+		"other algorithm":  strings.Replace(good, "sha256", "sha1", 1),
+		"short digest":     strings.Replace(good, `"value":"`, `"value":"00`, 1),
+		"no signature":     strings.Replace(good, `"c2ln"`, `""`, 1),
+		"no key":           strings.Replace(good, base64.StdEncoding.EncodeToString(pem.EncodeToMemory(byKey)), "AAAA", 1),
+		"bad certificate":  bodyV1(entry.HashedRekord, &pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")}),
+		"empty key":        bodyV1(entry.HashedRekord, &pem.Block{Type: "PUBLIC KEY"}),
+		"no signatures":    enveloped[:strings.Index(enveloped, `"signatures":`)] + `"signatures":[]}}`,
+		"no envelope hash": strings.Replace(enveloped, `"envelopeHash":{"algorithm":"sha256"`, `"envelopeHash":{"algorithm":""`, 1),
+	} {
+		if bad == good || bad == enveloped {
+			t.Fatalf("%s: the same", name)
+		}
+		if e, err := entry.Parse([]byte(bad)); err == nil {
+			t.Errorf("%s is accepted: %+v", name, e)
+		}
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	_, byCertificate := certificate()
 	_, byKey := key()
 	for _, kind := range []string{entry.HashedRekord, entry.DSSE} {
 		f.Add([]byte(body(kind, byCertificate)))
 		f.Add([]byte(body(kind, byKey)))
+		f.Add([]byte(bodyV1(kind, &pem.Block{Type: "PUBLIC KEY", Bytes: []byte("key")})))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		e, err := entry.Parse(data)
