@@ -46,6 +46,9 @@ func (w *environment) devIn(tls bool) *lab.Mayfly {
 // trustConfig is the file with trusted root and signing configuration that "mayfly dev" writes.
 func (w *environment) trustConfig() string { return w.dev.Dir + "/trust_config.json" }
 
+// rootJSON is the file from which clients trust the TUF repository of the development CA.
+func (w *environment) rootJSON() string { return w.dev.Dir + "/tuf/repository/1.root.json" }
+
 // token writes a token of the development provider for alice to a file.
 func (w *environment) token() string {
 	w.Helper()
@@ -110,7 +113,7 @@ func devCosign(w *environment) {
 	w.proven("attestation of an image")
 
 	w.Run(lab.Command{Name: "cosign", Args: []string{
-		"initialize", "--mirror", w.dev.URL + "/tuf", "--root", w.dev.Dir + "/root.json",
+		"initialize", "--mirror", w.dev.URL + "/tuf", "--root", w.rootJSON(),
 	}})
 	b := newBlob(w.Lab, "from-tuf")
 	w.Run(lab.Command{Name: "cosign", Args: []string{
@@ -234,10 +237,10 @@ func devNPM(w *environment) {
 	cli := func(args ...string) lab.Command {
 		return lab.Command{Name: node, Args: append([]string{dir + "/node_modules/@sigstore/cli/bin/run.js"}, args...)}
 	}
-	w.Run(cli("initialize", "--mirror", w.dev.URL+"/tuf", "--root", w.dev.Dir+"/root.json", "--cache-path",
+	w.Run(cli("initialize", "--mirror", w.dev.URL+"/tuf", "--root", w.rootJSON(), "--cache-path",
 		w.Mkdir("tuf-js")))
 	verify := func(identity string) lab.Command {
-		return cli("verify", "--tuf-mirror-url", w.dev.URL+"/tuf", "--tuf-root-path", w.dev.Dir+"/root.json",
+		return cli("verify", "--tuf-mirror-url", w.dev.URL+"/tuf", "--tuf-root-path", w.rootJSON(),
 			"--tuf-cache-path", w.Path("tuf-js"), "--certificate-identity-email", identity, "--certificate-issuer",
 			w.dev.Issuer, b.bundle)
 	}
@@ -260,7 +263,7 @@ func devSigstorePython(w *environment) {
 	run := func(args ...string) lab.Command { return lab.Command{Name: dir + "/venv/bin/sigstore", Args: args} }
 	files := []string{"--trust-config", w.trustConfig()}
 	instance := []string{"--instance", w.dev.URL + "/tuf"}
-	w.Run(run("--instance", w.dev.URL+"/tuf", "trust-instance", w.dev.Dir+"/root.json"))
+	w.Run(run("--instance", w.dev.URL+"/tuf", "trust-instance", w.rootJSON()))
 	for i, trust := range [][]string{files, instance} {
 		b := newBlob(w.Lab, []string{"example-1.0.0.tar.gz", "example-2.0.0.tar.gz"}[i])
 		verify := func(identity string) lab.Command {
@@ -384,7 +387,7 @@ func devGitsign(w *environment) {
 	w.startDev(false)
 	w.Need("gitsign")
 	w.Run(lab.Command{Name: "gitsign", Args: []string{
-		"initialize", "--mirror", w.dev.URL + "/tuf", "--root", w.dev.Dir + "/root.json",
+		"initialize", "--mirror", w.dev.URL + "/tuf", "--root", w.rootJSON(),
 	}})
 	repository := w.Mkdir("repository")
 	git := func(args ...string) lab.Command {
