@@ -1,19 +1,33 @@
 package trust
 
 import (
+	"encoding/json"
 	"fmt"
 	"path/filepath"
 
 	"github.com/mayfly-ca/mayfly/internal/durable"
 )
 
-// The names of the two files that clients get.
+// The names of the files that clients get.
 const (
 	RootName    = "trusted_root.json"   // for verifiers
 	SigningName = "signing_config.json" // for signers
+	ConfigName  = "trust_config.json"   // both in one, as sigstore-python and sigstore-rs read them
 )
 
-// WriteFiles writes both files into dir, which must exist. If the content of one is invalid, it writes neither.
+const configMediaType = "application/vnd.dev.sigstore.clienttrustconfig.v0.1+json"
+
+// TrustConfig returns trust_config.json with the content of the two other files.
+func TrustConfig(root, signing []byte) ([]byte, error) {
+	data, err := json.MarshalIndent(struct {
+		MediaType     string          `json:"mediaType"`
+		SigningConfig json.RawMessage `json:"signingConfig"`
+		TrustedRoot   json.RawMessage `json:"trustedRoot"`
+	}{configMediaType, signing, root}, "", "  ")
+	return append(data, '\n'), err
+}
+
+// WriteFiles writes the three files into dir, which must exist. If the content of one is invalid, it writes none.
 func WriteFiles(dir string, m Material, s Services) error {
 	root, err := m.TrustedRoot()
 	if err != nil {
@@ -23,8 +37,14 @@ func WriteFiles(dir string, m Material, s Services) error {
 	if err != nil {
 		return err
 	}
-	if err := durable.WriteFile(filepath.Join(dir, RootName), root, 0o644); err != nil {
+	config, err := TrustConfig(root, signing)
+	if err != nil {
 		return err
 	}
-	return durable.WriteFile(filepath.Join(dir, SigningName), signing, 0o644)
+	for name, data := range map[string][]byte{RootName: root, SigningName: signing} {
+		if err := durable.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
+			return err
+		}
+	}
+	return durable.WriteFile(filepath.Join(dir, ConfigName), config, 0o644)
 }

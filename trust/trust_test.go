@@ -4,9 +4,15 @@ import (
 	"bytes"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	trustroot "github.com/sigstore/protobuf-specs/gen/pb-go/trustroot/v1"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/mayfly-ca/mayfly/loglist"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
@@ -111,6 +117,36 @@ func TestSigningConfig(t *testing.T) {
 	}
 	if strings.Contains(string(got), "rekorTlogUrls") {
 		t.Error("the document names a service without a URL")
+	}
+}
+
+// The third file has the content of the other two, as sigstore-python and sigstore-rs decode it.
+func TestTrustConfig(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	m := material()
+	services := trust.Services{CA: "https://ca.example.com", Operator: "example", From: time.Now()}
+	if err := trust.WriteFiles(dir, m, services); err != nil {
+		t.Fatal(err)
+	}
+	read := func(name string, m proto.Message) {
+		data, err := os.ReadFile(filepath.Join(dir, name))
+		if err == nil {
+			err = protojson.Unmarshal(data, m)
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+	}
+	var both trustroot.ClientTrustConfig
+	var root trustroot.TrustedRoot
+	var signing trustroot.SigningConfig
+	read(trust.ConfigName, &both)
+	read(trust.RootName, &root)
+	read(trust.SigningName, &signing)
+	if both.GetMediaType() != "application/vnd.dev.sigstore.clienttrustconfig.v0.1+json" ||
+		!proto.Equal(both.GetTrustedRoot(), &root) || !proto.Equal(both.GetSigningConfig(), &signing) {
+		t.Errorf("%v", &both)
 	}
 }
 
