@@ -1,6 +1,7 @@
 package tlog_test
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -290,7 +291,15 @@ func TestAddEnds(t *testing.T) {
 		}
 		result <- err
 	}()
-	time.Sleep(100 * time.Millisecond)
+	state := filepath.Join(c.Dir, ".state", "treeState")
+	for start := time.Now(); ; time.Sleep(5 * time.Millisecond) {
+		if data, err := os.ReadFile(state); err == nil && bytes.Contains(data, []byte(`"size":3`)) {
+			break
+		}
+		if time.Since(start) > 10*time.Second {
+			t.Fatal("the third entry was not added")
+		}
+	}
 	shut(t, l)
 	if err := <-result; err != nil { // the last checkpoint covers it
 		t.Error(err)

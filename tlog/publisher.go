@@ -226,12 +226,12 @@ func (p *publisher) wait(ctx context.Context, index uint64, leaf []byte) (Inclus
 	defer cancel()
 	result := make(chan proven, 1)
 	p.mu.Lock()
-	if p.closed {
-		p.mu.Unlock()
-		return Inclusion{}, errClosed
-	}
+	closed := p.closed
 	p.waiting = append(p.waiting, &waiter{index, leaf, result})
 	p.mu.Unlock()
+	if closed { // the last checkpoint may cover the entry
+		p.end(ctx)
+	}
 	p.wake()
 	select {
 	case r := <-result:
@@ -255,17 +255,25 @@ func (p *publisher) forget(result chan<- proven) {
 
 // close publishes the last checkpoint, and answers all waiters.
 func (p *publisher) close(ctx context.Context) error {
+	err := p.publish(ctx)
 	p.mu.Lock()
 	p.closed = true
 	p.mu.Unlock()
-	err := p.publish(ctx)
+	p.end(ctx)
+	return err
+}
+
+// end answers all waiters: no further checkpoint will be published.
+func (p *publisher) end(ctx context.Context) {
+	p.publishing.Lock()
+	p.answer(ctx)
+	p.publishing.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, w := range p.waiting {
 		w.result <- proven{err: errClosed}
 	}
 	p.waiting = nil
-	return err
 }
 
 // Add adds an entry and returns its inclusion in the tree of a published checkpoint, once both are on disk. Its errors
