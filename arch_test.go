@@ -58,9 +58,11 @@ var layers = map[string][]string{
 	"ctlog/remote":   {"ctlog", "monitor", "fault", "loglist", "tbs"}, // a tree head proves a log's key
 	"monitor":        {"fault", "loglist", "tbs"},                     // reads and checks logs, as an auditor does
 	"rekor/entry":    {},                                              // reads entries of a log of signatures
-	"tracing":        {"fault"},                                       // exports spans
-	"journal":        {"fault", "journal/ship"},
-	"journal/ship":   {"fault"},
+	// a Rekor v2 log over a log of bytes; identity: the journal has the identity of a certificate
+	"rekor":        {"fault", "identity", "journal", "rekor/entry"},
+	"tracing":      {"fault"}, // exports spans
+	"journal":      {"fault", "journal/ship"},
+	"journal/ship": {"fault"},
 
 	"reconcile":         {"journal", "monitor", "tbs", "fault"}, // compares journals with logs
 	"reconcile/webhook": {},                                     // delivers findings
@@ -131,12 +133,11 @@ var owners = map[string][]string{
 	"cel.dev/cel-go":                                {"oidc/policy"},
 	"github.com/go-jose/go-jose":                    {"oidc/provider", "dev/idp"},
 	"github.com/google/certificate-transparency-go": {"ctlog/remote"},
-	"github.com/transparency-dev":                   {"ctlog/embedded", "monitor", "tlog"},
-	"github.com/sigstore/rekor-tiles":               {"monitor", "tlog"},
+	"github.com/transparency-dev":                   {"ctlog/embedded", "monitor", "rekor", "tlog"},
 	"go.yaml.in/yaml":                               {"config"},
 	"gopkg.in/yaml":                                 {},
 	"github.com/fsnotify/fsnotify":                  {"config"},
-	"google.golang.org/grpc":                        {"server", "client", "proto", "ca/signer"},
+	"google.golang.org/grpc":                        {"server", "client", "proto", "ca/signer", "rekor"},
 	"github.com/grpc-ecosystem":                     {"server", "proto"},
 	"google.golang.org/genproto":                    {"server", "client", "proto", "ca/signer"},
 	"go.opentelemetry.io":                           {"journal/ship", "tracing", "internal"},
@@ -157,12 +158,13 @@ var owners = map[string][]string{
 	"github.com/coreos/go-systemd":         {"internal"},
 	"golang.org/x/crypto/acme":             {"server/servertls"},
 	"github.com/sigstore/protobuf-specs":   {"trust", "rekor", "rekor/entry"},
-	"github.com/sigstore/rekor-tiles":      {"rekor", "rekor/entry"},
+	"github.com/sigstore/rekor-tiles":      {"monitor", "rekor", "rekor/entry", "tlog"},
 	"github.com/cyberphone":                {"rekor/entry"},
+	"github.com/secure-systems-lab":        {"rekor"},
 	"github.com/digitorus":                 {"dev/tsa"},
 	"github.com/sigstore/sigstore-go":      {"trust"},
 	"github.com/theupdateframework/go-tuf": {"trust"},
-	"github.com/sigstore/sigstore/":        {"cmd/mayfly", "ca/signer", "monitor", "trust"},
+	"github.com/sigstore/sigstore/":        {"cmd/mayfly", "ca/signer", "monitor", "trust", "rekor"},
 	"software.sslmate.com/src/go-pkcs12":   {"ca/signer"},
 	"filippo.io/age":                       {"ca/signer"},
 	"github.com/spf13": {

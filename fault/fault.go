@@ -26,6 +26,7 @@ const (
 	Unavailable                  // UNAVAILABLE, 503: a dependency failed, or the server is not ready
 	Canceled                     // CANCELED, 499: the caller cancelled the request
 	DeadlineExceeded             // DEADLINE_EXCEEDED, 504: the caller's deadline passed
+	Exists                       // ALREADY_EXISTS, 409: what the request would make exists already
 )
 
 // Error is a failure with its reason, its text for the client, and its private cause.

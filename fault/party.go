@@ -26,7 +26,7 @@ func Parties() []Party {
 // partyOf returns whose fault the reasons of a kind are, unless their rows in the table say otherwise. Unavailable has
 // none: the row of such a reason MUST name its party.
 func partyOf(k Kind) Party {
-	if slices.Contains([]Kind{Invalid, Denied, Exhausted, Canceled, DeadlineExceeded}, k) {
+	if slices.Contains([]Kind{Invalid, Denied, Exhausted, Canceled, DeadlineExceeded, Exists}, k) {
 		return PartyCaller
 	}
 	return PartyUs

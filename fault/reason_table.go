@@ -36,6 +36,13 @@ const (
 	CSRMalformed           Reason = "CSR_MALFORMED"
 	ProofInvalid           Reason = "PROOF_INVALID"
 
+	EntryMalformed           Reason = "ENTRY_MALFORMED"
+	EntryAlgorithmNotAllowed Reason = "ENTRY_ALGORITHM_NOT_ALLOWED"
+	EntrySignatureInvalid    Reason = "ENTRY_SIGNATURE_INVALID"
+	EntryNotAdmitted         Reason = "ENTRY_NOT_ADMITTED"
+	EntryExists              Reason = "ENTRY_EXISTS"
+	EntryNotLogged           Reason = "ENTRY_NOT_LOGGED"
+
 	PathUnknown      Reason = "PATH_UNKNOWN"
 	MethodNotAllowed Reason = "METHOD_NOT_ALLOWED"
 	RequestMalformed Reason = "REQUEST_MALFORMED"
@@ -77,6 +84,10 @@ const (
 	msgPolicy    = "the policy of this certificate authority does not allow a certificate for this identity"
 	msgAlgorithm = "signing algorithm not permitted"
 	msgMalformed = "the request could not be parsed"
+	msgEntry     = "invalid entry"
+	msgNotOurs   = "this log only accepts entries with a certificate of its own certificate authority"
+	msgExists    = "an equivalent entry already exists in the transparency log"
+	msgNotLogged = "failed to integrate entry; try again"
 	msgPath      = "Not Found"
 	msgMethod    = "Method Not Allowed"
 	msgCanceled  = "context canceled"
@@ -121,6 +132,13 @@ var reasons = map[Reason]reason{
 	KeyAlgorithmNotAllowed: row(Invalid, msgAlgorithm, "algorithm", "hint"),
 	CSRMalformed:           row(Invalid, msgCSR),
 	ProofInvalid:           row(Invalid, msgProof, "claim"),
+
+	EntryMalformed:           row(Invalid, msgEntry, "problem"),
+	EntryAlgorithmNotAllowed: row(Invalid, msgEntry, "algorithm", "problem"),
+	EntrySignatureInvalid:    row(Invalid, msgEntry, "problem"),
+	EntryNotAdmitted:         row(Denied, msgNotOurs),
+	EntryExists:              row(Exists, msgExists, "index"),
+	EntryNotLogged:           row(Unavailable, msgNotLogged).by(PartyLog),
 
 	PathUnknown:      row(Invalid, msgPath, "path"),
 	MethodNotAllowed: row(Invalid, msgMethod, "method"),

@@ -97,6 +97,7 @@ func (r *Record) appendCovered(b []byte) []byte {
 	b = appendText(b, `,"reason":`, r.Reason)
 	b = appendSCTs(b, r.SCTs)
 	b = appendText(b, `,"certificate":`, r.Certificate)
+	b = appendLogEntry(b, r.LogEntry)
 	b = appendText(b, `,"der":`, r.DER)
 	b = appendText(b, `,"retry":`, r.Retry)
 	b = appendInt(b, `,"signatures":`, int64(r.Signatures))
@@ -122,6 +123,17 @@ func appendSCTs(b []byte, scts []SCT) []byte {
 		b = append(appendText(b, `,"extensions":`, s.Extensions), '}')
 	}
 	return append(b, ']')
+}
+
+func appendLogEntry(b []byte, e LogEntry) []byte {
+	if e == (LogEntry{}) {
+		return b
+	}
+	b = appendString(append(b, `,"log_entry":{"kind":`...), e.Kind)
+	b = appendString(append(b, `,"digest":`...), e.Digest)
+	b = appendString(append(b, `,"leaf":`...), e.Leaf)
+	b = appendString(append(b, `,"log":`...), e.Log)
+	return append(strconv.AppendUint(append(b, `,"index":`...), e.Index, 10), '}')
 }
 
 func appendText(b []byte, name, value string) []byte {

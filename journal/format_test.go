@@ -33,6 +33,7 @@ func TestFormats(t *testing.T) {
 	for format, row := range map[int]struct{ name, sum string }{
 		1: {"format1.jsonl", format1Sum},
 		2: {"format2.jsonl", format2Sum},
+		3: {"format3.jsonl", format3Sum},
 	} {
 		path := copyOf(t, row.name)
 		before, err := os.ReadFile(path)
@@ -74,15 +75,16 @@ func TestFormats(t *testing.T) {
 const (
 	format1Sum = "6810d817da2e0b2d937e4313e01400cf41c3c9908597de2dffe4b58316ec8542"
 	format2Sum = "395ffce64b3b39e577e053764b1f0932407afa7ffd3177946c4194bfb0af1d7b"
+	format3Sum = "6887c5a208d2ff4f64eb1f3deaa84b5acd0ba043e6a00ca8583f18992631a367"
 )
 
 // Records are written in the format of the golden file: the same records at the same times have the same bytes.
 func TestFormatIsStable(t *testing.T) {
 	t.Parallel()
-	want, err := os.ReadFile("testdata/format2.jsonl")
+	want, err := os.ReadFile("testdata/format3.jsonl")
 	must(t, err)
 	path := filepath.Join(t.TempDir(), "journal.jsonl")
-	old := all(t, "testdata/format2.jsonl")
+	old := all(t, "testdata/format3.jsonl")
 	var times []time.Time
 	for _, e := range old {
 		times = append(times, e.Time)
@@ -117,17 +119,17 @@ func TestFormatIsStable(t *testing.T) {
 // chain: the journal is left as it is.
 func TestNewerFormat(t *testing.T) {
 	t.Parallel()
-	path := copyOf(t, "format2.jsonl")
+	path := copyOf(t, "format3.jsonl")
 	data, err := os.ReadFile(path)
 	must(t, err)
 	last := all(t, path)[9]
-	covered := []byte(`{"seq":11,"format":3,"when":"a member that this version does not know","prev":"` + last.Sum +
+	covered := []byte(`{"seq":11,"format":4,"when":"a member that this version does not know","prev":"` + last.Sum +
 		`"`)
 	sum := sha256.Sum256(covered)
 	line := string(covered) + `,"sum":"` + hex.EncodeToString(sum[:]) + "\"}\n"
 	must(t, os.WriteFile(path, append(data, line...), 0o600))
 	must(t, os.WriteFile(path+".head", []byte("00000000000000000011 "+hex.EncodeToString(sum[:])+"\n"), 0o600))
-	const want = "record 11 has format 3; this version of mayfly reads formats up to 2"
+	const want = "record 11 has format 4; this version of mayfly reads formats up to 3"
 	check := func(who string, err error) {
 		t.Helper()
 		if err == nil || !strings.Contains(err.Error(), want) ||

@@ -36,7 +36,7 @@ func newMetrics() *metrics {
 			Name: "mayfly_journal_dropped_total", Help: "Denials that were only counted, because there were too many.",
 		}),
 	}
-	for _, k := range []Kind{Start, Stop, Reload, Trial, Intent, Outcome, Alarm, Recovered, Dropped, Event} {
+	for _, k := range []Kind{Start, Stop, Reload, Trial, Intent, Outcome, Alarm, Recovered, Dropped, Event, Rekor} {
 		m.records.WithLabelValues(string(k))
 	}
 	return m

@@ -117,4 +117,4 @@ func NormalizeSerial(s string) (serial string, ok bool) {
 }
 
 // Results returns the results that a record can have.
-func Results() []Result { return []Result{Issued, Failed, Denied, Canary} }
+func Results() []Result { return []Result{Issued, Failed, Denied, Canary, Logged} }

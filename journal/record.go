@@ -7,11 +7,11 @@ import (
 )
 
 // Format is the version of the record format that this package writes. Every version up to it can be read. Version 1 is
-// the version of records without the member "format"; otherwise it equals version 2.
+// the version of records without the member "format"; otherwise it equals version 2. Version 3 adds the kind "rekor".
 //
 // In every version, "seq" and "format" are the first members, "prev" and "sum" the last ones, and the sum covers the
 // part of the line before it, so that a reader can check the chain of records with a newer format.
-const Format = 2
+const Format = 3
 
 // Kind says what a record is about. It is a closed set.
 type Kind string
@@ -32,6 +32,9 @@ const (
 	Repeated Kind = "repeated"
 	Dropped  Kind = "dropped" // denials that were only counted; Count
 	Event    Kind = "event"   // an event that operators should know of, such as a new shard; Reason, Text
+	// Rekor: the result of a request to log a signature in the Rekor log of this process; Result, LogEntry, and the key
+	// or certificate of the signature, if the signature is valid
+	Rekor Kind = "rekor"
 )
 
 // Result is the result of a request. It is a closed set.
@@ -44,6 +47,8 @@ const (
 	Denied Result = "denied" // nothing was signed
 	// Canary: a precertificate of the CA's own was signed and is in logs, and no certificate was made, on purpose.
 	Canary Result = "canary"
+	// Logged: the entry is in the Rekor log, and its proof was released. With Failed, the entry may be in the log.
+	Logged Result = "logged"
 )
 
 // Record is one line of a journal: a JSON object with these members in this order, followed by a line feed. Empty
@@ -80,6 +85,8 @@ type Record struct {
 	Reason      string `json:"reason,omitempty"`      // of package fault; of an alarm: its kind
 	SCTs        []SCT  `json:"scts,omitempty"`        // in the certificate; of a canary: for the precertificate
 	Certificate string `json:"certificate,omitempty"` // SHA-256 of its DER
+	// of a record of kind rekor; its Issuer, SAN, Serial and Certificate are those of the certificate of the signature
+	LogEntry LogEntry `json:"log_entry,omitzero"`
 	// the certificate itself, base64 of its DER, and the digest of the token and the key that it was requested with.
 	// Only with api.idempotent_retry.
 	DER        string `json:"der,omitempty"`
@@ -105,8 +112,20 @@ type SCT struct {
 	Extensions string `json:"extensions,omitempty"` // of a static-ct log: they contain the leaf index
 }
 
-// unsigned reports whether r is about a request for which nothing was signed. Any caller can cause any number of them.
-func (r *Record) unsigned() bool { return r.Kind == Repeated || r.Kind == Outcome && r.Signatures == 0 }
+// LogEntry is an entry of the Rekor log in a record.
+type LogEntry struct {
+	Kind   string `json:"kind"`   // such as hashedrekord
+	Digest string `json:"digest"` // that was signed: of the artifact, or of the encoding of an envelope (DSSE); sha256:…
+	Leaf   string `json:"leaf"`   // Merkle leaf hash (RFC 6962 §2.1)
+	Log    string `json:"log"`    // log ID; empty: the entry was not logged
+	Index  uint64 `json:"index"`  // of the entry, from 0
+}
+
+// unsigned reports whether r is about a request for which nothing was signed or logged. Any caller can cause any number
+// of them.
+func (r *Record) unsigned() bool {
+	return r.Kind == Repeated || r.Kind == Outcome && r.Signatures == 0 || r.Kind == Rekor && r.Result != Logged
+}
 
 // unauthenticated reports whether no token of the request was verified.
 func (r *Record) unauthenticated() bool { return r.ProviderKey == "" }

@@ -43,7 +43,7 @@ func (s *rules) record(r *Record) (wrong []string) {
 		return nil
 	case Recovered:
 		return nil
-	case Stop, Reload, Trial, Intent, Outcome, Repeated, Alarm, Dropped, Event:
+	case Stop, Reload, Trial, Intent, Outcome, Repeated, Alarm, Dropped, Event, Rekor:
 		if !s.running && !s.partial {
 			add("a record of kind %s outside of a start and its stop", r.Kind)
 		}
@@ -68,7 +68,25 @@ func (s *rules) record(r *Record) (wrong []string) {
 		if r.Signatures != 0 {
 			add("a certificate that was returned again has a signature")
 		}
+	case Rekor:
+		wrong = append(wrong, rekor(r)...)
 	case Start, Recovered, Alarm, Dropped, Event:
+	}
+	return wrong
+}
+
+// rekor returns what is wrong with the record of a request to log a signature.
+func rekor(r *Record) (wrong []string) {
+	switch r.Result {
+	case Logged, Failed, Denied:
+	default:
+		wrong = append(wrong, fmt.Sprintf("an unknown result: %q", r.Result))
+	}
+	if (r.Result == Logged) != (r.LogEntry.Log != "") {
+		wrong = append(wrong, "an entry has a log ID exactly if it was logged")
+	}
+	if r.Signatures != 0 {
+		wrong = append(wrong, "a signature of the CA key for an entry of the Rekor log")
 	}
 	return wrong
 }

@@ -69,7 +69,7 @@ func (u *Usages) Add(r *Record) {
 	case Outcome, Repeated, Dropped:
 		u.of(r).add(r)
 		u.total.add(r)
-	case Start, Stop, Reload, Trial, Intent, Alarm, Recovered, Event:
+	case Start, Stop, Reload, Trial, Intent, Alarm, Recovered, Event, Rekor:
 	}
 }
 

@@ -263,7 +263,7 @@ func (v *verification) line(s openSegment, line []byte) error {
 	}
 	v.summary.Last, v.summary.Sum, v.summary.To = r.Seq, r.Sum, r.Time
 	v.summary.Kinds[r.Kind]++
-	if r.Kind == Outcome {
+	if r.Kind == Outcome || r.Kind == Rekor && r.Result == Logged {
 		v.summary.Results[r.Result]++
 	}
 	if r.Seq == v.head.seq {

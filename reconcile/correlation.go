@@ -140,7 +140,7 @@ func (c *correlation) addRecord(j *journalState, r *journal.Record) {
 		c.addIntent(j, r, intended)
 	case journal.Outcome:
 		c.addOutcome(j, r)
-	case journal.Repeated, journal.Alarm, journal.Recovered, journal.Dropped, journal.Event:
+	case journal.Repeated, journal.Alarm, journal.Recovered, journal.Dropped, journal.Event, journal.Rekor:
 	}
 }
 

@@ -226,7 +226,8 @@ func (s *Server) finish(ctx context.Context, f finished) {
 			level = slog.LevelError
 		case fault.Unavailable:
 			level = slog.LevelWarn
-		case fault.Invalid, fault.Denied, fault.Exhausted, fault.Canceled, fault.DeadlineExceeded:
+		case fault.Invalid, fault.Denied, fault.Exhausted, fault.Canceled, fault.DeadlineExceeded,
+			fault.Exists:
 		}
 	}
 	s.metrics.requests.WithLabelValues(f.method, f.record.transport, code.String(), reason).Inc()

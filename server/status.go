@@ -31,6 +31,8 @@ func codeOf(k fault.Kind) codes.Code {
 		return codes.Canceled
 	case fault.DeadlineExceeded:
 		return codes.DeadlineExceeded
+	case fault.Exists:
+		return codes.AlreadyExists
 	case fault.Internal:
 		return codes.Internal
 	}

@@ -85,10 +85,10 @@ func recordWord(r *journal.Record, st terminal.Style) string {
 	switch {
 	case r.Kind == journal.Alarm:
 		return st.Red(st.Bold("ALARM"))
-	case r.Kind != journal.Outcome:
+	case r.Kind != journal.Outcome && r.Kind != journal.Rekor:
 		return st.Dim(string(r.Kind))
-	case r.Result == journal.Issued:
-		return st.Green("issued")
+	case r.Result == journal.Issued, r.Result == journal.Logged:
+		return st.Green(string(r.Result))
 	case r.Result == journal.Denied:
 		return st.Yellow("denied")
 	case r.Result == journal.Canary:
@@ -132,6 +132,8 @@ func recordWhy(r *journal.Record) string {
 		add(fmt.Sprintf("%d signatures since the start", r.Signatures))
 	case journal.Dropped:
 		add(fmt.Sprintf("%d denials not written", r.Count))
+	case journal.Rekor:
+		add(strings.TrimSpace(r.LogEntry.Kind + " " + r.LogEntry.Digest))
 	case journal.Trial, journal.Intent, journal.Outcome, journal.Repeated, journal.Alarm,
 		journal.Recovered, journal.Event:
 	}

@@ -66,14 +66,14 @@ func newAuditQuery() *cobra.Command {
 	fl.StringVar(&f.requestID, "request-id", "", "ID of the request")
 	fl.StringVar(&f.key, "key", "",
 		"certified key: SHA-256 of its SubjectPublicKeyInfo, or a PEM file with the key or the certificate")
-	fl.StringVar(&f.result, "result", "", "issued, failed, denied or canary")
+	fl.StringVar(&f.result, "result", "", "issued, failed, denied, canary or logged")
 	fl.StringVar(&f.reason, "reason", "", "reason of docs/errors.md, or kind of an alarm")
 	fl.StringVar(&f.since, "since", "", "not before: RFC 3339, a date, or how long ago (24h)")
 	fl.StringVar(&f.until, "until", "", "before: likewise")
 	fl.BoolVar(&f.intents, "intents", false, "also print intents")
 	fl.BoolVar(&f.json, "json", false, "print the records as they are in the journal")
 	cli.CompleteWords(cmd, "result", string(journal.Issued), string(journal.Failed), string(journal.Denied),
-		string(journal.Canary))
+		string(journal.Canary), string(journal.Logged))
 	return cmd
 }
 

@@ -100,6 +100,9 @@ func summaryLine(st terminal.Style, path string, s journal.Summary) string {
 	if n := s.Results[journal.Canary]; n > 0 {
 		line += fmt.Sprintf(", %d canary", n)
 	}
+	if n := s.Results[journal.Logged]; n > 0 {
+		line += fmt.Sprintf(", %d logged", n)
+	}
 	if s.Open > 0 {
 		line += fmt.Sprintf(", %d in progress", s.Open)
 	}
