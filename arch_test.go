@@ -51,7 +51,8 @@ var layers = map[string][]string{
 	// keys in a PKCS #11 token; needs cgo
 	"ca/signer/pkcs11/token": {"ca/signer/remote", "ca/signer", "fault"},
 	// makes certificates of CAs with the keys of any backend
-	"ceremony":       {"ca", "ca/signer", "ca/signer/backends", "fault", "tbs"},
+	"ceremony":       {"ca", "ca/signer", "ca/signer/backends", "fault", "tbs", "tsa"},
+	"tsa":            {"ca/signer/remote", "fault"}, // the timestamp authority; a call of a remote key has a context
 	"ctlog":          {"fault", "loglist", "tbs"},
 	"ctlog/embedded": {"monitor", "tbs", "tlog"},                      // the CT log in this process
 	"tlog":           {"monitor", "fault", "loglist"},                 // the parser of checkpoints
@@ -81,7 +82,7 @@ var layers = map[string][]string{
 	"config": {
 		"oidc", "pop", "ca", "ca/signer", "ca/signer/backends", "rotation", "ctlog", "ctlog/embedded",
 		"ctlog/remote", "journal", "canary",
-		"reconcile", "server/servertls", "server/shared", "tracing", "fault",
+		"reconcile", "server/servertls", "server/shared", "tracing", "tsa", "fault",
 	},
 	// tbs: the SCTs that a certificate has, for the journal
 	"server": {
@@ -102,23 +103,23 @@ var layers = map[string][]string{
 	"trust":   {"fault", "client", "loglist"},
 	"inspect": {"identity", "monitor", "tbs", "trust"}, // trust names the logs of SCTs
 	"dev/idp": {},
-	"dev/tsa": {"fault"}, // the timestamp authority of "mayfly dev"
 
 	"node": {
 		"oidc", "pop", "ca", "ca/signer", "ctlog", "ctlog/embedded", "ctlog/remote", "monitor", "journal",
 		"reconcile", "reconcile/webhook", "ceremony", "config", "rotation", "server", "server/admission",
-		"server/servertls", "server/shared", "server/uses", "tracing", "trust", "loglist", "tbs", "tlog", "fault",
+		"server/servertls", "server/shared", "server/uses", "tracing", "trust", "loglist", "tbs", "tlog", "tsa",
+		"fault",
 		"canary",
 		"client", // a rotation asks the running CA for its trust bundle
 	},
-	"dev": {"node", "ca", "client", "config", "server", "trust", "dev/idp", "dev/tsa", "fault"},
+	"dev": {"node", "ca", "client", "config", "server", "trust", "tsa", "dev/idp", "fault"},
 
 	"cmd/internal/cli": {"fault"},
 	"cmd/mayfly": {
 		"cmd/internal/cli", "node", "dev", "dev/idp", "config", "oidc", "ca", "ca/signer", "rotation", "ctlog",
 		"monitor", "tlog",
 		"journal", "reconcile", "client", "trust", "inspect", "identity", "loglist", "tbs", "fault", "server",
-		"ceremony", "ca/signer/backends", "status", "doctor",
+		"ceremony", "ca/signer/backends", "status", "doctor", "tsa",
 	},
 	// the one program with cgo
 	"cmd/mayfly-hsm":   {"cmd/internal/cli", "ca/signer/pkcs11/token", "ca/signer", "fault"},
@@ -161,7 +162,7 @@ var owners = map[string][]string{
 	"github.com/sigstore/rekor-tiles":      {"monitor", "rekor", "rekor/entry", "tlog"},
 	"github.com/cyberphone":                {"rekor/entry"},
 	"github.com/secure-systems-lab":        {"rekor"},
-	"github.com/digitorus":                 {"dev/tsa"},
+	"github.com/digitorus":                 {"tsa"},
 	"github.com/sigstore/sigstore-go":      {"trust"},
 	"github.com/theupdateframework/go-tuf": {"trust"},
 	"github.com/sigstore/sigstore/":        {"cmd/mayfly", "ca/signer", "monitor", "trust", "rekor"},

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"fmt"
 	"io"
 	"math/big"
@@ -18,11 +19,13 @@ type HierarchyOptions struct {
 	Organization string
 	Now          time.Time
 	Rand         io.Reader // nil: crypto/rand
+	// Timestamping makes the certificate of a timestamp authority (RFC 3161 §2.3) in place of an issuing certificate.
+	Timestamping bool
 }
 
-// Hierarchy is a root and an issuing certificate with their keys.
+// Hierarchy is a root and an issuing certificate, or that of a timestamp authority, with their keys.
 type Hierarchy struct {
-	Chain   []*x509.Certificate // issuing certificate first, root last
+	Chain   []*x509.Certificate // the root last
 	RootKey crypto.Signer
 	Key     crypto.Signer
 }
@@ -33,7 +36,8 @@ const (
 )
 
 // NewHierarchy makes a P-384 root that is valid for ten years and a P-256 issuing certificate that is valid for five
-// years, has a path length of 0 and issues for code signing only.
+// years, has a path length of 0 and issues for code signing only. The certificate of a timestamp authority is valid for
+// ten years, because the signatures with its timestamps verify as long as it does.
 func NewHierarchy(o HierarchyOptions) (*Hierarchy, error) {
 	if o.Rand == nil {
 		o.Rand = rand.Reader
@@ -58,6 +62,9 @@ func NewHierarchy(o HierarchyOptions) (*Hierarchy, error) {
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
 		BasicConstraintsValid: true, IsCA: true, MaxPathLenZero: true,
 	}
+	if o.Timestamping {
+		root.Subject.CommonName, issuing = o.Organization+" timestamp root", o.timestamping(from)
+	}
 	if root, err = o.certify(root, &rootKey.PublicKey, issuer{root, rootKey}); err != nil {
 		return nil, fmt.Errorf("root: %w", err)
 	}
@@ -65,6 +72,19 @@ func NewHierarchy(o HierarchyOptions) (*Hierarchy, error) {
 		return nil, fmt.Errorf("issuing certificate: %w", err)
 	}
 	return &Hierarchy{Chain: []*x509.Certificate{issuing, root}, RootKey: rootKey, Key: key}, nil
+}
+
+// timestamping returns the template of the certificate of a timestamp authority. Its extended key usage is critical and
+// the only one (RFC 3161 §2.3).
+func (o HierarchyOptions) timestamping(from time.Time) *x509.Certificate {
+	usage := []byte("\x30\x0a\x06\x08\x2b\x06\x01\x05\x05\x07\x03\x08") // id-kp-timeStamping
+	return &x509.Certificate{
+		Subject:   pkix.Name{Organization: []string{o.Organization}, CommonName: o.Organization + " timestamp authority"},
+		NotBefore: from, NotAfter: from.Add(rootLife), KeyUsage: x509.KeyUsageDigitalSignature,
+		ExtraExtensions: []pkix.Extension{{
+			Id: asn1.ObjectIdentifier{2, 5, 29, 37}, Critical: true, Value: usage,
+		}},
+	}
 }
 
 // issuer is the certificate and the key of an issuing CA.

@@ -20,6 +20,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/tbs"
+	"github.com/mayfly-ca/mayfly/tsa"
 )
 
 // backdate is how long before now the default validity starts.
@@ -190,7 +191,7 @@ func contains(list []string, s string) bool {
 // verifiers.
 func checkTimestamping(chain []*x509.Certificate, o order) error {
 	leaf, parent := chain[0], chain[len(chain)-1]
-	if err := checkTimestampingLeaf(leaf); err != nil {
+	if err := tsa.CheckCertificate(leaf); err != nil {
 		return err
 	}
 	switch {

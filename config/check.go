@@ -59,6 +59,7 @@ func (l *loader) checkSettings() {
 				at("max_merge_delay")...))
 		}
 	}
+	l.main.add(fault.Under(c.TSA.Check(), "tsa"))
 	if c.Audit != nil {
 		l.main.add(fault.Under(c.Audit.Check(), "audit"))
 	} else if c.API.IdempotentRetry {

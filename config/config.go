@@ -47,6 +47,9 @@ type Config struct {
 	ClientAlgorithms []string `yaml:"client_algorithms"`
 	// CT says which transparency logs get precertificates: logs, embedded or both, or none.
 	CT CT `yaml:"ct"`
+	// TSA is a timestamp authority (RFC 3161) at /api/v1/timestamp. With a timestamp, a signature still verifies after
+	// its certificate has expired. When omitted: there is none.
+	TSA *TSA `yaml:"tsa" restart:"yes"`
 	// Audit is the journal of decisions: no certificate is released without a record. When omitted: there is no
 	// journal, and decisions are in the log only.
 	Audit *Audit `yaml:"audit" restart:"yes"`

@@ -79,6 +79,7 @@ func TestNumbers(t *testing.T) {
 			base + embedded + "tracing: {otlp: {url: \"https://c.example.com\", timeout: ", "}}\n",
 			warned, "1s", false,
 		},
+		"tsa.accuracy": {base + embedded + "tsa: {" + key + ", accuracy: ", "}\n", warned, "2s", false},
 		"audit.reconcile.lag": {
 			base + embedded + "audit: {file: x, reconcile: {lag: ", "}}\n",
 			warned, "1m", false,

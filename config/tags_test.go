@@ -118,7 +118,9 @@ func TestPathTags(t *testing.T) {
 		pathLive, pathLiveSecret,
 	}
 	look := func(path string, f reflect.StructField) {
-		for _, again := range []string{"ca.chains[].", "ca.rotation.renew.parent.", "experimental.mldsa_chain."} {
+		for _, again := range []string{
+			"ca.chains[].", "ca.rotation.renew.parent.", "experimental.mldsa_chain.", "tsa.",
+		} {
 			if rest, ok := strings.CutPrefix(path, again); ok && rest != "name" {
 				path = "ca." + rest
 			}
@@ -135,7 +137,9 @@ func TestPathTags(t *testing.T) {
 	got := slices.Concat(tagged(reflect.TypeFor[Config](), "", "path", look),
 		tagged(reflect.TypeFor[oidc.Config](), "", "path", look))
 	got = slices.DeleteFunc(got, func(one string) bool { // the table of key backends again
-		for _, again := range []string{"ca.chains[].", "ca.rotation.renew.parent.", "experimental.mldsa_chain."} {
+		for _, again := range []string{
+			"ca.chains[].", "ca.rotation.renew.parent.", "experimental.mldsa_chain.", "tsa.",
+		} {
 			if rest, ok := strings.CutPrefix(one, again); ok {
 				return slices.Contains(want, "ca."+rest)
 			}
@@ -153,7 +157,7 @@ func TestRestartTags(t *testing.T) {
 	t.Parallel()
 	want := []string{
 		"audit", "ct.embedded", "limits.connections", "limits.connections_per_source", "limits.requests",
-		"limits.wait", "listen", "shared", "state_dir", "tracing",
+		"limits.wait", "listen", "shared", "state_dir", "tracing", "tsa",
 	}
 	var got []string
 	for _, one := range tagged(reflect.TypeFor[Config](), "", "restart", nil) {

@@ -8,11 +8,11 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/dev/idp"
-	"github.com/mayfly-ca/mayfly/dev/tsa"
 	"github.com/mayfly-ca/mayfly/internal/human"
 	"github.com/mayfly-ca/mayfly/internal/shell"
 	"github.com/mayfly-ca/mayfly/internal/terminal"
 	"github.com/mayfly-ca/mayfly/server"
+	"github.com/mayfly-ca/mayfly/tsa"
 )
 
 // banner is the text that "mayfly dev" prints when it can issue certificates.
@@ -42,7 +42,7 @@ func (b banner) print(w io.Writer) error {
 	t.Add("gRPC", a.grpc)
 	t.Add("log", url+"/ct/checkpoint")
 	t.Add("sign-in", b.state.Issuer)
-	t.Add("timestamps", b.state.Issuer+tsa.Path)
+	t.Add("timestamps", url+tsa.Path)
 	if b.listeners.Admin != nil {
 		t.Add("readiness", "http://"+a.admin+"/readyz")
 		t.Add("metrics", "http://"+a.admin+"/metrics")

@@ -24,11 +24,11 @@ import (
 
 	"github.com/mayfly-ca/mayfly/client"
 	"github.com/mayfly-ca/mayfly/dev/idp"
-	"github.com/mayfly-ca/mayfly/dev/tsa"
 	"github.com/mayfly-ca/mayfly/internal/version"
 	"github.com/mayfly-ca/mayfly/node"
 	"github.com/mayfly-ca/mayfly/server"
 	"github.com/mayfly-ca/mayfly/trust"
+	"github.com/mayfly-ca/mayfly/tsa"
 )
 
 // selfTestEmail is the identity in the certificate of the self-test.
@@ -57,22 +57,13 @@ func Run(ctx context.Context, f *Options, log *slog.Logger, out io.Writer) error
 		listeners.Close()
 		return errors.Join(err, idpListener.Close())
 	}
-	stamps, err := tsa.New(tsa.Options{Dir: state.Path("tsa")})
-	if err != nil {
-		listeners.Close()
-		return errors.Join(err, idpListener.Close())
-	}
-	pages := http.NewServeMux()
-	pages.Handle("/", provider.Handler())
-	pages.Handle(tsa.Path, stamps.Handler())
-	pages.Handle(tsa.ChainPath, stamps.Handler())
-	stopProvider := ServePages(idpListener, pages)
+	stopProvider := ServePages(idpListener, provider.Handler())
 	defer stopProvider()
 
 	url := f.scheme() + "://" + listeners.HTTP.Addr().String()
 	n, err := node.Build(ctx, node.Options{
 		Path: state.Path("mayfly.yaml"), Logger: log, Listeners: &listeners, Drain: time.Second, URL: url,
-		Publish: func(m trust.Material) error { return state.publish(m, url, stamps) },
+		Publish: func(m trust.Material) error { return state.publish(m, url) },
 		Ready: func(ctx context.Context) error {
 			if err := selfTest(ctx, provider, state, url); err != nil {
 				return fmt.Errorf("self-test of the running CA: %w", err)
@@ -199,13 +190,11 @@ func ServePages(l net.Listener, h http.Handler) (stop func()) {
 }
 
 // publish writes the trusted root and the signing configuration.
-func (s *State) publish(m trust.Material, url string, stamps *tsa.Authority) error {
-	chain := stamps.Chain()
+func (s *State) publish(m trust.Material, url string) error {
 	services := trust.Services{
-		CA: url, OIDC: s.Issuer, TSA: s.Issuer + tsa.Path, Operator: "mayfly dev",
+		CA: url, OIDC: s.Issuer, TSA: url + tsa.Path, Operator: "mayfly dev",
 		From: m.Authorities[0].Chain[0].NotBefore,
 	}
-	m.Timestamps = []trust.Authority{{URL: services.TSA, Chain: chain, From: chain[0].NotBefore, To: chain[0].NotAfter}}
 	return trust.WriteFiles(s.dir, m, services)
 }
 

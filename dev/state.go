@@ -133,6 +133,9 @@ func (s *State) prepare(a addresses, tls bool) error {
 	if err := s.complete(); err != nil {
 		return err
 	}
+	if err := s.completeStamps(); err != nil {
+		return err
+	}
 	identity := fmt.Sprintf("oidc-issuers:\n  %q:\n    issuer-url: %q\n    client-id: sigstore\n    type: email\n",
 		s.Issuer, s.Issuer)
 	if err := durable.WriteFile(s.Path("identity.yaml"), []byte(identity), 0o644); err != nil {
@@ -157,10 +160,14 @@ ct:
   embedded:
     dir: ct
     origin: mayfly.local/ct
+tsa:
+  file:
+    chain: %s
+    key: %s
 audit:
   file: journal.jsonl
 state_dir: keys
-`, a.http, a.grpc, a.admin, secure)
+`, a.http, a.grpc, a.admin, secure, stampFiles[1], stampFiles[0])
 	if err := os.MkdirAll(s.Path("keys"), 0o700); err != nil {
 		return err
 	}
@@ -206,24 +213,62 @@ func (s *State) makeHierarchy() error {
 	if err != nil {
 		return err
 	}
-	var chain []byte
-	for _, c := range h.Chain {
-		chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
-	}
 	for _, one := range []struct {
 		name string
 		key  any
 	}{{hierarchyFiles[0], h.RootKey}, {hierarchyFiles[1], h.Key}} {
-		der, err := x509.MarshalPKCS8PrivateKey(one.key)
-		if err != nil {
-			return err
-		}
-		if err := durable.WriteFile(s.Path(one.name),
-			pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
+		if err := s.writeKey(one.name, one.key); err != nil {
 			return err
 		}
 	}
-	return durable.WriteFile(s.Path("chain.pem"), chain, 0o644)
+	return s.writeChain("chain.pem", h.Chain)
+}
+
+// stampFiles are the key and the chain of the timestamp authority, in the order in which they are written.
+var stampFiles = []string{"tsa/key.pem", "tsa/chain.pem"}
+
+// completeStamps creates the key and the chain of the timestamp authority, unless both exist. The key of its root is
+// discarded after one signature.
+func (s *State) completeStamps() error {
+	key, chain := exists(s.Path(stampFiles[0])), exists(s.Path(stampFiles[1]))
+	switch {
+	case key && chain:
+		return nil
+	case key || chain:
+		gone := stampFiles[0]
+		if key {
+			gone = stampFiles[1]
+		}
+		return fmt.Errorf("%s is missing: restore it, or remove %s to create a new timestamp authority", s.Path(gone),
+			s.Path("tsa"))
+	}
+	h, err := ca.NewHierarchy(ca.HierarchyOptions{Organization: "mayfly dev", Now: time.Now(), Timestamping: true})
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(s.Path("tsa"), 0o700); err != nil {
+		return err
+	}
+	if err := s.writeKey(stampFiles[0], h.Key); err != nil {
+		return err
+	}
+	return s.writeChain(stampFiles[1], h.Chain)
+}
+
+func (s *State) writeKey(name string, key any) error {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(s.Path(name), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
+}
+
+func (s *State) writeChain(name string, chain []*x509.Certificate) error {
+	var text []byte
+	for _, c := range chain {
+		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
+	}
+	return durable.WriteFile(s.Path(name), text, 0o644)
 }
 
 func exists(name string) bool {

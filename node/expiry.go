@@ -14,7 +14,7 @@ import (
 
 // expiry is the end of something that certificates or verifiers need.
 type expiry struct {
-	kind string // chain, parent, log, tuf or tls
+	kind string // chain, parent, log, tsa, tuf or tls
 	name string
 	at   time.Time
 	// ahead is how long before the end there is a warning. Zero: only if soon.
@@ -26,7 +26,7 @@ type expiry struct {
 func (e expiry) String() string {
 	what := map[string]string{
 		"chain": "the chain", "parent": "the parent of issuing certificates", "log": "the log",
-		"tuf": "the TUF metadata of", "tls": "the TLS certificate of the listener",
+		"tuf": "the TUF metadata of", tsaName: "the chain of the timestamp authority", "tls": "the TLS certificate of the listener",
 	}[e.kind]
 	return strings.TrimSpace(what+" "+e.name) + " ends at " + e.at.UTC().Format(time.RFC3339)
 }
@@ -67,6 +67,7 @@ func (s *snapshot) expiries() (out []expiry) {
 			out = append(out, expiry{kind: "log", name: l.config.Name, at: w.NotAfter, ahead: warnAhead})
 		}
 	}
+	out = append(out, s.files.stampExpiry()...)
 	return append(out, tufExpiries(s.config.Publish.TUF)...)
 }
 

@@ -37,6 +37,8 @@ type loadedFiles struct {
 	listed [][]*x509.Certificate // of ca.trust
 	trust  [][]*x509.Certificate // of the trust bundle after the active chain: listed, of the state, of mldsa
 	logs   []remoteLog
+	// stamps are the chains of the timestamp authority and of the former ones; nil: there is none.
+	stamps [][]*x509.Certificate
 	// former is the root of the chain that was replaced by the active one in this process, or nil. The embedded log
 	// still accepts it for requests under way; the trust bundle does not have it.
 	former *x509.Certificate
@@ -192,6 +194,10 @@ func loadAround(cfg *config.Config, keys openKeys, state *rotation.State) (*load
 	if keys.mldsa != nil {
 		m.trust = append(m.trust, keys.mldsa.Chain)
 	}
+	var err error
+	if m.stamps, err = readStampChains(cfg); err != nil {
+		errs = append(errs, err)
+	}
 	for i, l := range cfg.CT.Logs {
 		r, err := openLog(l, cfg.CT.Policy)
 		if err != nil {
@@ -277,6 +283,7 @@ func (f *loadedFiles) trustMaterial(cfg *config.Config, url string) (trust.Mater
 		}
 		out.Logs = append(out.Logs, shards...)
 	}
+	out.Timestamps = f.stampAuthorities(url)
 	return out, nil
 }
 
@@ -301,7 +308,7 @@ func loadAndTest(ctx context.Context, log *slog.Logger, cfg *config.Config) (_ *
 		Backdate: cfg.CA.BackdateOrDefault(), PrecertIssuer: cfg.CA.PrecertIssuer, MLDSA: cfg.Experimental.MLDSACA,
 	})
 	errs := []error{
-		cfg.CA.Place(err), m.tryMLDSA(cfg), tryIssuers(cfg), cfg.Places(), inspectAudit(cfg),
+		cfg.CA.Place(err), m.tryMLDSA(cfg), m.tryTSA(ctx, cfg), tryIssuers(cfg), cfg.Places(), inspectAudit(cfg),
 		fault.Under(cfg.Tracing.Inspect(), "tracing"),
 	}
 	if cfg.CT.Embedded != nil {

@@ -12,12 +12,12 @@ import (
 
 	"github.com/mayfly-ca/mayfly/canary"
 	"github.com/mayfly-ca/mayfly/config"
-	"github.com/mayfly-ca/mayfly/ctlog/embedded"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/listen"
 	"github.com/mayfly-ca/mayfly/internal/systemd"
 	"github.com/mayfly-ca/mayfly/server"
 	"github.com/mayfly-ca/mayfly/server/admission"
+	"github.com/mayfly-ca/mayfly/tsa"
 )
 
 // ListenError is an address that cannot be listened on, with the position of its setting in the configuration.
@@ -75,12 +75,17 @@ func logListeners(log *slog.Logger, l server.Listeners) {
 }
 
 // newServer creates the server, which answers requests with status 503 until the first snapshot is installed.
-func (n *Node) newServer(registry *prometheus.Registry, tiles *embeddedHandler) (err error) {
+func (n *Node) newServer(registry *prometheus.Registry, late *lateHandlers) (err error) {
 	cfg := n.started
 	var services []server.Service
 	if cfg.CT.Embedded != nil {
 		services = append(services, server.Service{
-			Name: "ct", Paths: []string{"/ct/"}, Handler: http.StripPrefix("/ct", tiles),
+			Name: "ct", Paths: []string{"/ct/"}, Handler: http.StripPrefix("/ct", &late.ct),
+		})
+	}
+	if cfg.TSA != nil {
+		services = append(services, server.Service{
+			Name: tsaName, Paths: []string{tsa.Path, tsa.ChainPath}, Handler: &late.tsa,
 		})
 	}
 	n.admission = admission.New(admission.Options{
@@ -110,21 +115,19 @@ func (n *Node) newServer(registry *prometheus.Registry, tiles *embeddedHandler) 
 	return nil
 }
 
-// embeddedHandler serves the read path of the embedded log. It answers with status 503 until the log is open.
-type embeddedHandler struct{ current atomic.Pointer[http.Handler] }
+// lateHandlers are the handlers of services that are opened after the server.
+type lateHandlers struct{ ct, tsa lateHandler }
 
-func (h *embeddedHandler) set(l *embedded.Store) {
-	if l != nil {
-		handler := l.Handler()
-		h.current.Store(&handler)
-	}
-}
+// lateHandler answers with status 503 until its service is open.
+type lateHandler struct{ current atomic.Pointer[http.Handler] }
 
-func (h *embeddedHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (h *lateHandler) set(to http.Handler) { h.current.Store(&to) }
+
+func (h *lateHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if next := h.current.Load(); next != nil {
 		(*next).ServeHTTP(w, r)
 		return
 	}
 	w.Header().Set("Retry-After", "1")
-	http.Error(w, "the log is being opened", http.StatusServiceUnavailable)
+	http.Error(w, "the service is being opened", http.StatusServiceUnavailable)
 }

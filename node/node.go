@@ -62,6 +62,7 @@ type Node struct {
 	auditor   *auditor // nil: nothing is audited
 	admission *admission.Controller
 	canary    *canary.Canary
+	stamper   *stamper // nil: there is no timestamp authority
 	server    *server.Server
 	readiness *server.Readiness
 	metrics   *reloadMetrics
@@ -157,8 +158,8 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	signal.Ignore(syscall.SIGPIPE) // the CA goes on when the reader of its standard output ends
 
 	registry := newRegistry()
-	tiles := &embeddedHandler{}
-	if err := n.newServer(registry, tiles); err != nil {
+	late := &lateHandlers{}
+	if err := n.newServer(registry, late); err != nil {
 		return err
 	}
 	if err := n.openJournal(registry); err != nil {
@@ -190,7 +191,14 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	}
 	first.warnings = n.warnings
 	defer func() { err = errors.Join(err, n.current.Load().close()) }()
-	tiles.set(first.embedded)
+	if first.embedded != nil {
+		late.ct.set(first.embedded.Handler())
+	}
+	defer func() { err = errors.Join(err, n.stamper.close()) }()
+	if err := n.openTSA(ctx, &late.tsa); err != nil {
+		cancel()
+		return errors.Join(err, <-served)
+	}
 	registry.MustRegister(n)
 	registry.MustRegister(append(n.metrics.collectors(), n.requests.seconds)...)
 	n.install(ctx, first)
@@ -202,6 +210,9 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	watching.Go(func() { n.keepTLS(ctx) })
 	watching.Go(func() { n.keepWatchdog(ctx) })
 	watching.Go(func() { n.canary.Run(ctx) })
+	if n.stamper != nil {
+		watching.Go(func() { n.stamper.authority.Run(ctx) })
+	}
 	defer watching.Wait()
 	defer cancel()
 	n.log.Info("started", "issuer_count", len(first.issuers.Issuers()), "log_count", first.logCount(),

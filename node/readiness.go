@@ -119,14 +119,18 @@ func (s *snapshot) logHealth() server.Health {
 
 // clockHealth returns whether this machine's clock is accurate enough to issue certificates.
 func (s *snapshot) clockHealth() server.Health {
-	err := s.clock.Check(time.Now())
-	if err == nil && s.logs != nil {
-		err = s.logs.Clock()
-	}
-	if err != nil {
+	if err := s.clockProblem(); err != nil {
 		return server.Health{Cause: err.Error()}
 	}
 	return server.Health{OK: true}
+}
+
+// clockProblem returns why this machine's clock is wrong, or nil.
+func (s *snapshot) clockProblem() error {
+	if err := s.clock.Check(time.Now()); err != nil || s.logs == nil {
+		return err
+	}
+	return s.logs.Clock()
 }
 
 // noneGauge returns the metric that says whether certificates are issued without a log.

@@ -27,7 +27,7 @@ func (n *Node) install(ctx context.Context, s *snapshot) {
 	n.auditor.install(s)
 	n.server.SetCore(s.core(n))
 	n.readiness.Replace(append(slices.Concat(s.checks(), n.chainCheck(s), n.auditor.check(), n.canaryCheck(s),
-		n.usesChecks(),
+		n.usesChecks(), n.tsaChecks(),
 		[]server.Check{n.expiryCheck(), n.tlsCheck()}),
 		server.Check{Name: "config", Ask: func() server.Health {
 			return server.Health{OK: true, Advisory: true, Warning: n.reloadProblem.Load().(string)} //nolint:forcetypeassert // nothing else is stored
@@ -65,7 +65,7 @@ func (n *Node) Collect(out chan<- prometheus.Metric) {
 		for _, c := range append(s.collectors(), n.canaryCollectors(s)...) {
 			c.Collect(out)
 		}
-		for _, c := range n.usesCollectors() {
+		for _, c := range append(n.usesCollectors(), n.tsaCollectors()...) {
 			c.Collect(out)
 		}
 	}
@@ -177,6 +177,7 @@ func (n *Node) prepareFrom(ctx context.Context, cfg *config.Config, warnings []c
 	if err != nil {
 		return nil, nil, err
 	}
+	waiting = append(waiting, m.keepStamps(cfg, old.files)...)
 	if next, err = n.assemble(ctx, cfg, m, old); err != nil {
 		return nil, nil, errors.Join(err, closeKey(m, old))
 	}

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -323,7 +324,7 @@ func (s *snapshot) collectors() []prometheus.Collector {
 // ownKeys are the keys that no certificate may be issued for.
 func (f *loadedFiles) ownKeys(e *embedded.Store) []crypto.PublicKey {
 	var keys []crypto.PublicKey
-	for _, chain := range append(append([][]*x509.Certificate{f.chain}, f.trust...), f.retired()...) {
+	for _, chain := range slices.Concat([][]*x509.Certificate{f.chain}, f.trust, f.retired(), f.stamps) {
 		for _, c := range chain {
 			keys = append(keys, c.PublicKey)
 		}

@@ -18,6 +18,7 @@ import (
 	"github.com/mayfly-ca/mayfly/loglist"
 	"github.com/mayfly-ca/mayfly/node"
 	"github.com/mayfly-ca/mayfly/trust"
+	"github.com/mayfly-ca/mayfly/tsa"
 )
 
 func newTrust() *cobra.Command {
@@ -106,7 +107,10 @@ func (f *exportFlags) run(w, warnings io.Writer) error {
 	for i := range f.signatures {
 		f.signatures[i].NotBefore = from
 	}
-	m.Timestamps, m.Rekor = f.timestamps, f.signatures
+	if f.tsa == "" && cfg.TSA != nil {
+		f.tsa = f.url + tsa.Path
+	}
+	m.Timestamps, m.Rekor = append(m.Timestamps, f.timestamps...), f.signatures
 	if err := os.MkdirAll(f.out, 0o755); err != nil { //nolint:gosec // trust material is public
 		return err
 	}
@@ -118,7 +122,8 @@ func (f *exportFlags) run(w, warnings io.Writer) error {
 		fmt.Fprintln(warnings,
 			"warning: there is neither a timestamp authority nor a Rekor log, so a signature verifies only while its "+
 				"certificate is valid "+
-				"(10 minutes); name one with --tsa and --tsa-chain, or with --rekor and --rekor-key")
+				"(10 minutes); write tsa in the configuration, or name one with --tsa and --tsa-chain, or with --rekor and "+
+				"--rekor-key")
 	}
 	_, err = fmt.Fprintf(w, "%s\n%s\n", filepath.Join(f.out, trust.RootName), filepath.Join(f.out, trust.SigningName))
 	return err

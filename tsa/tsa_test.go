@@ -5,29 +5,53 @@ import (
 	"crypto"
 	"crypto/sha256"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/json"
 	"io"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/digitorus/timestamp"
 
-	"github.com/mayfly-ca/mayfly/dev/tsa"
+	"github.com/mayfly-ca/mayfly/ca"
+	"github.com/mayfly-ca/mayfly/tsa"
 )
 
-func open(t *testing.T, dir string) *tsa.Authority {
+// newChain returns a chain for timestamps, and its key.
+func newChain(t testing.TB) *ca.Hierarchy {
 	t.Helper()
-	a, err := tsa.New(tsa.Options{Dir: dir})
+	h, err := ca.NewHierarchy(ca.HierarchyOptions{Organization: "test", Now: time.Now(), Timestamping: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// open returns an authority with a new key.
+func open(t testing.TB, c tsa.Config, o tsa.Options) *tsa.Authority {
+	t.Helper()
+	if o.Chain == nil {
+		h := newChain(t)
+		o.Chain, o.Signer = h.Chain, h.Key
+	}
+	a, err := tsa.New(t.Context(), c, o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return a
+}
+
+// serve returns the URL of a server of an authority.
+func serve(t *testing.T, a *tsa.Authority) string {
+	t.Helper()
+	s := httptest.NewServer(a.Handler(tsa.Calls{}))
+	t.Cleanup(s.Close)
+	return s.URL
 }
 
 func post(t *testing.T, url, kind string, body []byte) (int, []byte) {
@@ -55,29 +79,25 @@ func query(t *testing.T, o timestamp.RequestOptions) []byte {
 	return q
 }
 
-// A timestamp covers the digest that was sent, has the current time, and is signed with a certificate that is for
-// timestamps only and chains to the root; the next start uses the same key.
+// A timestamp covers the digest that was sent, has the current time, the policy and the accuracy of the configuration,
+// and is signed with a certificate that is for timestamps only and chains to the root.
 func TestStamp(t *testing.T) {
 	t.Parallel()
-	dir := filepath.Join(t.TempDir(), "tsa")
-	a := open(t, dir)
-	if again := open(t, dir); !again.Chain()[0].Equal(a.Chain()[0]) {
-		t.Error("the second start has another key")
-	}
-	if info, err := os.Stat(filepath.Join(dir, "key.pem")); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("key file: %v %v", info.Mode(), err)
-	}
-	s := httptest.NewServer(a.Handler())
-	defer s.Close()
-	code, reply := post(t, s.URL, queryType, query(t,
-		timestamp.RequestOptions{Hash: crypto.SHA256, Certificates: true}))
+	a := open(t, tsa.Config{Policy: "1.2.3.4", Accuracy: 1500 * time.Millisecond}, tsa.Options{})
+	url := serve(t, a)
+	began := time.Now()
+	code, reply := post(t, url, queryType, query(t,
+		timestamp.RequestOptions{Hash: crypto.SHA256, Certificates: true, Nonce: big.NewInt(-7)}))
 	stamp, err := timestamp.ParseResponse(reply)
 	if err != nil || code != http.StatusCreated {
 		t.Fatal(code, err)
 	}
 	if sum := sha256.Sum256([]byte("hello")); !bytes.Equal(stamp.HashedMessage, sum[:]) ||
-		time.Since(stamp.Time).Abs() > time.Minute {
+		stamp.Time.Before(began.Truncate(time.Second)) || stamp.Time.After(time.Now()) {
 		t.Errorf("%x at %s", stamp.HashedMessage, stamp.Time)
+	}
+	if stamp.Policy.String() != "1.2.3.4" || stamp.Accuracy != 1500*time.Millisecond || stamp.Nonce.Int64() != -7 {
+		t.Errorf("policy %s, accuracy %s, nonce %s", stamp.Policy, stamp.Accuracy, stamp.Nonce)
 	}
 	roots := x509.NewCertPool()
 	roots.AddCert(a.Chain()[1])
@@ -87,12 +107,7 @@ func TestStamp(t *testing.T) {
 	}); err != nil {
 		t.Error(err)
 	}
-	for _, x := range a.Chain()[0].Extensions {
-		if x.Id.String() == "2.5.29.37" && !x.Critical {
-			t.Error("the extended key usage is not critical")
-		}
-	}
-	if _, chain := get(t, s.URL+tsa.ChainPath); strings.Count(chain, "BEGIN CERTIFICATE") != 2 {
+	if _, chain := get(t, url+tsa.ChainPath); strings.Count(chain, "BEGIN CERTIFICATE") != 2 {
 		t.Errorf("chain %q", chain)
 	}
 }
@@ -111,33 +126,52 @@ func get(t *testing.T, url string) (int, string) {
 	return resp.StatusCode, string(data)
 }
 
-// An invalid query gets an error and no timestamp.
+// An invalid query gets a response with a failure code and a text, and no timestamp.
 func TestRefuses(t *testing.T) {
 	t.Parallel()
-	s := httptest.NewServer(open(t, t.TempDir()).Handler())
-	defer s.Close()
+	url := serve(t, open(t, tsa.Config{}, tsa.Options{}))
 	good := query(t, timestamp.RequestOptions{Hash: crypto.SHA256})
+	extended, err := (&timestamp.Request{
+		HashAlgorithm: crypto.SHA256, HashedMessage: make([]byte, 32),
+		ExtraExtensions: []pkix.Extension{{Id: []int{1, 2, 3}, Value: []byte{5, 0}}},
+	}).Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, c := range map[string]struct {
 		kind string
 		body []byte
 		code int
+		want string
 	}{
-		"no type":        {"", good, http.StatusUnsupportedMediaType},
-		"text":           {"text/plain", good, http.StatusUnsupportedMediaType},
-		"huge":           {queryType, make([]byte, 5000), http.StatusRequestEntityTooLarge},
-		"empty":          {queryType, nil, http.StatusCreated},
-		"garbage":        {queryType, []byte("garbage"), http.StatusCreated},
-		"more behind it": {queryType, append(bytes.Clone(good), 0), http.StatusCreated},
-		"SHA-1":          {queryType, query(t, timestamp.RequestOptions{Hash: crypto.SHA1}), http.StatusCreated},
+		"no type":        {"", good, http.StatusUnsupportedMediaType, "application/timestamp-query"},
+		"text":           {"text/plain", good, http.StatusUnsupportedMediaType, "application/timestamp-query"},
+		"huge":           {queryType, make([]byte, 5000), http.StatusRequestEntityTooLarge, "at most 4096 bytes"},
+		"empty":          {queryType, nil, http.StatusBadRequest, "wrong format"},
+		"garbage":        {queryType, []byte("garbage"), http.StatusBadRequest, "wrong format"},
+		"more behind it": {queryType, append(bytes.Clone(good), 0), http.StatusBadRequest, "not a timestamp query"},
+		"SHA-1": {
+			queryType, query(t, timestamp.RequestOptions{Hash: crypto.SHA1}), http.StatusBadRequest,
+			"is not sha256, sha384 or sha512",
+		},
 		"other policy": {queryType, query(t,
-			timestamp.RequestOptions{Hash: crypto.SHA256, TSAPolicyOID: []int{1, 2, 3}}), http.StatusCreated},
+			timestamp.RequestOptions{Hash: crypto.SHA256, TSAPolicyOID: []int{1, 2, 3}}), http.StatusBadRequest,
+			"the only policy is 1.3.6.1.4.1.57264.2"},
+		"extension": {queryType, extended, http.StatusBadRequest, "no extension is supported"},
 	} {
-		code, reply := post(t, s.URL, c.kind, c.body)
+		code, reply := post(t, url, c.kind, c.body)
 		if code != c.code {
 			t.Errorf("%s: status %d, want %d", name, code, c.code)
 		}
-		if stamp, err := timestamp.ParseResponse(reply); err == nil {
+		text := string(reply)
+		stamp, err := timestamp.ParseResponse(reply)
+		if err == nil {
 			t.Errorf("%s: stamped at %s", name, stamp.Time)
+		} else if c.kind == queryType {
+			text = err.Error()
+		}
+		if !strings.Contains(text, c.want) {
+			t.Errorf("%s: %q", name, text)
 		}
 	}
 }
@@ -145,8 +179,7 @@ func TestRefuses(t *testing.T) {
 // The JSON form of Sigstore's timestamp authority, which sigstore-js sends, gets the same response as the query in DER.
 func TestJSON(t *testing.T) {
 	t.Parallel()
-	s := httptest.NewServer(open(t, t.TempDir()).Handler())
-	defer s.Close()
+	url := serve(t, open(t, tsa.Config{}, tsa.Options{}))
 	digest := func(h crypto.Hash) string {
 		d := h.New()
 		d.Write([]byte("hello"))
@@ -167,7 +200,7 @@ func TestJSON(t *testing.T) {
 		"SHA-512": {crypto.SHA512, `{"artifactHash":"` + digest(crypto.SHA512) +
 			`","hashAlgorithm":"sha512","other":1,"nonce":0}`, "0", 0},
 	} {
-		code, reply := post(t, s.URL, "application/json; charset=utf-8", []byte(c.body))
+		code, reply := post(t, url, "application/json; charset=utf-8", []byte(c.body))
 		if code != http.StatusCreated {
 			t.Errorf("%s: status %d: %s", name, code, reply)
 			continue
@@ -196,7 +229,7 @@ func TestJSON(t *testing.T) {
 		"nonce":          `{"artifactHash":"` + digest(crypto.SHA256) + `","hashAlgorithm":"sha256","nonce":"x"}`,
 		"more behind it": `{"artifactHash":"` + digest(crypto.SHA256) + `","hashAlgorithm":"sha256"} {}`,
 	} {
-		code, reply := post(t, s.URL, "application/json", []byte(body))
+		code, reply := post(t, url, "application/json", []byte(body))
 		var out struct {
 			Code    int    `json:"code"`
 			Message string `json:"message"`
@@ -208,42 +241,8 @@ func TestJSON(t *testing.T) {
 	}
 }
 
-// A damaged directory is an error that says what to do; it never leads to a new key that clients do not trust.
-func TestDamaged(t *testing.T) {
-	t.Parallel()
-	for name, damage := range map[string]func(dir string) error{
-		"no key":      func(dir string) error { return os.Remove(filepath.Join(dir, "key.pem")) },
-		"another key": func(dir string) error { return os.WriteFile(filepath.Join(dir, "key.pem"), otherKey(t), 0o600) },
-		"cut chain":   func(dir string) error { return os.Truncate(filepath.Join(dir, "chain.pem"), 100) },
-	} {
-		dir := t.TempDir()
-		open(t, dir)
-		if err := damage(dir); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := tsa.New(tsa.Options{Dir: dir}); err == nil ||
-			!strings.Contains(err.Error(), "to create a new authority") {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-}
-
-func otherKey(t *testing.T) []byte {
-	t.Helper()
-	dir := t.TempDir()
-	open(t, dir)
-	data, err := os.ReadFile(filepath.Join(dir, "key.pem"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return data
-}
-
 func FuzzStamp(f *testing.F) {
-	a, err := tsa.New(tsa.Options{Dir: f.TempDir()})
-	if err != nil {
-		f.Fatal(err)
-	}
+	a := open(f, tsa.Config{}, tsa.Options{})
 	q, err := timestamp.CreateRequest(strings.NewReader("hello"), &timestamp.RequestOptions{Hash: crypto.SHA512})
 	if err != nil {
 		f.Fatal(err)
@@ -256,8 +255,8 @@ func FuzzStamp(f *testing.F) {
 		r := httptest.NewRequest(http.MethodPost, tsa.Path, bytes.NewReader(body))
 		r.Header.Set("Content-Type", kind)
 		w := httptest.NewRecorder()
-		a.Handler().ServeHTTP(w, r)
-		if w.Code == http.StatusInternalServerError {
+		a.Handler(tsa.Calls{}).ServeHTTP(w, r)
+		if w.Code >= http.StatusInternalServerError {
 			t.Errorf("%x: %s", body, w.Body)
 		}
 	})
