@@ -18,6 +18,7 @@ func TestAll(t *testing.T) {
 		"cosign": devCosign, "sigstore-go": devSigstoreGo, "sigstore-js": devSigstoreJS, "npm": devNPM,
 		"sigstore-python": devSigstorePython, "pep740": devPEP740, "model-signing": devModelSigning,
 		"sigstore-java": devSigstoreJava, "sigstore-rs": devSigstoreRust, "gitsign": devGitsign, "ruby": devRuby,
+		"conformance":        devConformance,
 		"kubernetes-release": kubernetesRelease, "admission": admission, "slsa": slsaProvenance,
 		"kubernetes-account": kubernetesAccount, "spiffe": spiffeWorkload,
 	}

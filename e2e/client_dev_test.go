@@ -136,11 +136,17 @@ func devSigstoreGo(w *environment) {
 	w.proven("blob, also verified by cosign")
 }
 
+// javascript installs sigstore-js, and an older version of it in the folder "old", and returns the folder of the scripts.
+func (w *environment) javascript() string {
+	w.Helper()
+	return w.Project("clients/js", "sh", "-c", "npm install --no-audit --no-fund --no-package-lock && "+
+		"npm install --no-audit --no-fund --no-package-lock --prefix old && cp sign.mjs verify.mjs old/")
+}
+
 // devSigstoreJS runs the newest version and the last one for Node.js 20.
 func devSigstoreJS(w *environment) {
 	w.startDev(false)
-	dir := w.Project("clients/js", "sh", "-c", "npm install --no-audit --no-fund --no-package-lock && "+
-		"npm install --no-audit --no-fund --no-package-lock --prefix old && cp sign.mjs verify.mjs old/")
+	dir := w.javascript()
 	versions := []struct{ name, node, dir string }{
 		{"5", dir + "/node_modules/.bin/node", dir}, {"4", "node", dir + "/old"},
 	}
@@ -190,8 +196,7 @@ func (w *environment) attestationByCosign(b blob) {
 // keeps what it gets. The bundle is verified by the command line program of sigstore-js, with trust from TUF.
 func devNPM(w *environment) {
 	w.startDev(false)
-	dir := w.Project("clients/js", "sh", "-c", "npm install --no-audit --no-fund --no-package-lock && "+
-		"npm install --no-audit --no-fund --no-package-lock --prefix old && cp sign.mjs verify.mjs old/")
+	dir := w.javascript()
 	node := dir + "/node_modules/.bin/node"
 	var mu sync.Mutex
 	var published []byte

@@ -28,6 +28,10 @@ func Table() []Client {
 		},
 		{Name: "sigstore-rs", Title: "sigstore-rs", Version: rustVersion, Needs: []string{"cargo"}},
 		{Name: "gitsign", Title: "gitsign", Version: "0.14.0", Needs: []string{"git"}},
+		{
+			Name: "conformance", Title: "sigstore-conformance (signing and verifying)", Version: "CLI protocol of 2026",
+			Needs: append(python(), "node", "npm"),
+		},
 		{Name: "ruby", Title: "sigstore-ruby", Version: "requests only"},
 		{Name: "kubernetes-release", Title: "walk-through: a Kubernetes release", Version: "cosign 3.1.3"},
 		{Name: "admission", Title: "walk-through: admission of an image", Version: "cosign 3.1.3"},
