@@ -61,7 +61,8 @@ var layers = map[string][]string{
 	"rekor/entry":    {},                                              // reads entries of a log of signatures
 	// a Rekor v2 log over a log of bytes; identity: the journal has the identity of a certificate
 	"rekor":        {"fault", "identity", "journal", "rekor/entry"},
-	"tracing":      {"fault"}, // exports spans
+	"trial":        {"client", "trust"}, // one signature with every service, as clients make it
+	"tracing":      {"fault"},           // exports spans
 	"journal":      {"fault", "journal/ship"},
 	"journal/ship": {"fault"},
 
@@ -144,7 +145,7 @@ var owners = map[string][]string{
 	"go.opentelemetry.io":                           {"journal/ship", "tracing", "internal"},
 	"google.golang.org/protobuf": {
 		"server", "client", "proto", "trust",
-		"journal/ship", "ca/signer", "rekor", "rekor/entry",
+		"journal/ship", "ca/signer", "rekor", "rekor/entry", "trial",
 	},
 	"github.com/aws":                       {"ca/signer"},
 	"github.com/Azure":                     {"ca/signer"},
@@ -158,8 +159,9 @@ var owners = map[string][]string{
 	"github.com/alicebob/miniredis":        {}, // the store in tests
 	"github.com/coreos/go-systemd":         {"internal"},
 	"golang.org/x/crypto/acme":             {"server/servertls"},
-	"github.com/sigstore/protobuf-specs":   {"trust", "rekor", "rekor/entry"},
-	"github.com/sigstore/rekor-tiles":      {"monitor", "rekor", "rekor/entry", "tlog"},
+	"github.com/sigstore/protobuf-specs":   {"trust", "rekor", "rekor/entry", "trial"},
+	"github.com/sigstore/rekor-tiles":      {"monitor", "rekor", "rekor/entry", "tlog", "trial"},
+	"github.com/sigstore/rekor/":           {"rekor"},
 	"github.com/cyberphone":                {"rekor/entry"},
 	"github.com/secure-systems-lab":        {"rekor"},
 	"github.com/digitorus":                 {"tsa"},
