@@ -192,7 +192,7 @@ func ServePages(l net.Listener, h http.Handler) (stop func()) {
 // publish writes the trusted root and the signing configuration.
 func (s *State) publish(m trust.Material, url string) error {
 	services := trust.Services{
-		CA: url, OIDC: s.Issuer, TSA: url + tsa.Path, Operator: "mayfly dev",
+		CA: url, OIDC: s.Issuer, TSA: trust.At(url + tsa.Path), Operator: "mayfly dev",
 		From: m.Authorities[0].Chain[0].NotBefore,
 	}
 	return trust.WriteFiles(s.dir, m, services)

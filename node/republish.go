@@ -88,7 +88,7 @@ func (e edition) rewriteRoot(p *Publishing) error {
 	if err != nil {
 		return err
 	}
-	next, err := trust.WithAuthorities(data, e.authorities, e.withdraw...)
+	next, err := trust.Merge(data, e.authorities, e.withdraw...)
 	if err != nil || bytes.Equal(data, next) {
 		return err
 	}
@@ -105,7 +105,7 @@ func (e edition) rewriteTUF(p *Publishing, t *config.PublishTUF) error {
 	if !ok {
 		return fmt.Errorf("%s: no trusted root is published yet", t.Dir)
 	}
-	next, err := trust.WithAuthorities(data, e.authorities, e.withdraw...)
+	next, err := trust.Merge(data, e.authorities, e.withdraw...)
 	if err != nil || bytes.Equal(data, next) {
 		return err
 	}

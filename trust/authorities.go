@@ -1,46 +1,55 @@
 package trust
 
 import (
+	"bytes"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"slices"
 	"time"
 
+	common "github.com/sigstore/protobuf-specs/gen/pb-go/common/v1"
 	trustroot "github.com/sigstore/protobuf-specs/gen/pb-go/trustroot/v1"
 	"github.com/sigstore/sigstore-go/pkg/verify"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 )
 
-// WithAuthorities returns a trusted root in which the authorities of m have the validity that they have in m, and those
-// that root does not have yet are new. Everything else of root stays: other authorities, logs, timestamp authorities.
-// An authority is known by its issuing certificate. Those of withdraw are removed. The result is read back and verified
-// as [Material.TrustedRoot] does. If nothing changes, it is root itself.
-func WithAuthorities(root []byte, m Material, withdraw ...*x509.Certificate) ([]byte, error) {
+// Merge returns a trusted root with the material of m besides its own. An authority of m, known by its issuing
+// certificate, has the validity that it has in m. A timestamp authority, known by its signing certificate, and a log,
+// known by its ID, have the URL and the end that they have in m, and the earlier of the two beginnings: what verified
+// before still verifies. Everything else of root stays: what a CA no longer uses, verifiers still need. The authorities
+// of withdraw are removed. The result is read back and verified as [Material.TrustedRoot] does. If nothing changes, it
+// is root itself. An empty root has nothing.
+func Merge(root []byte, m Material, withdraw ...*x509.Certificate) ([]byte, error) {
+	if len(root) == 0 {
+		return m.TrustedRoot()
+	}
 	in := &trustroot.TrustedRoot{}
 	if err := protojson.Unmarshal(root, in); err != nil {
 		return nil, fmt.Errorf("the trusted root has a member that this version does not know and would lose: %w",
 			err)
 	}
 	before := proto.Clone(in)
-	fresh, err := authorities(m.Authorities)
-	if err != nil {
-		return nil, err
-	}
 	in.CertificateAuthorities = slices.DeleteFunc(in.CertificateAuthorities,
 		func(a *trustroot.CertificateAuthority) bool {
 			return slices.ContainsFunc(withdraw, func(c *x509.Certificate) bool { return issues(a, c) })
 		})
-	for i, one := range fresh {
-		at := slices.IndexFunc(in.CertificateAuthorities, func(a *trustroot.CertificateAuthority) bool {
-			return issues(a, m.Authorities[i].Chain[0])
-		})
-		if at >= 0 {
-			in.CertificateAuthorities[at].ValidFor = one.ValidFor
-		} else {
-			in.CertificateAuthorities = append(in.CertificateAuthorities, one)
-		}
+	if err := mergeAuthorities(&in.CertificateAuthorities, m.Authorities, func(have, fresh authorityEntry) {
+		have.ValidFor = fresh.ValidFor
+	}); err != nil {
+		return nil, err
+	}
+	if err := mergeAuthorities(&in.TimestampAuthorities, m.Timestamps, func(have, fresh authorityEntry) {
+		have.Uri, have.ValidFor = fresh.Uri, prolonged(have.ValidFor, fresh.ValidFor)
+	}); err != nil {
+		return nil, err
+	}
+	if err := mergeLogs(&in.Ctlogs, m.Logs, ctID); err != nil {
+		return nil, err
+	}
+	if err := mergeLogs(&in.Tlogs, m.Rekor, rekorID); err != nil {
+		return nil, err
 	}
 	if proto.Equal(before, in) {
 		return root, nil
@@ -61,6 +70,58 @@ func WithAuthorities(root []byte, m Material, withdraw ...*x509.Certificate) ([]
 		return nil, fmt.Errorf("clients would not understand the trusted root: %s", skipped[len(skipped)-1])
 	}
 	return data, nil
+}
+
+type authorityEntry = *trustroot.CertificateAuthority
+
+// mergeAuthorities adds the authorities of all to entries, and calls update for those that entries already has.
+func mergeAuthorities(entries *[]authorityEntry, all []Authority, update func(have, fresh authorityEntry)) error {
+	fresh, err := authorities(all)
+	if err != nil {
+		return err
+	}
+	for i, one := range fresh {
+		at := slices.IndexFunc(*entries, func(a authorityEntry) bool { return issues(a, all[i].Chain[0]) })
+		if at >= 0 {
+			update((*entries)[at], one)
+		} else {
+			*entries = append(*entries, one)
+		}
+	}
+	return nil
+}
+
+// mergeLogs adds the logs of all to entries, and updates those that entries already has.
+func mergeLogs(entries *[]*trustroot.TransparencyLogInstance, all []Log, id func(l Log, spki []byte) []byte) error {
+	fresh, err := logs(all, id)
+	if err != nil {
+		return err
+	}
+	for _, one := range fresh {
+		at := slices.IndexFunc(*entries, func(l *trustroot.TransparencyLogInstance) bool {
+			return bytes.Equal(l.GetLogId().GetKeyId(), one.GetLogId().GetKeyId())
+		})
+		if at < 0 {
+			*entries = append(*entries, one)
+			continue
+		}
+		have := (*entries)[at]
+		have.BaseUrl = one.BaseUrl
+		if have.PublicKey == nil {
+			have.PublicKey = one.PublicKey
+		}
+		have.PublicKey.ValidFor = prolonged(have.PublicKey.ValidFor, one.PublicKey.ValidFor)
+	}
+	return nil
+}
+
+// prolonged returns the period from the earlier beginning of have and next to the end of next.
+func prolonged(have, next *common.TimeRange) *common.TimeRange {
+	start := next.GetStart()
+	if have.GetStart() == nil || have.GetStart().AsTime().Before(start.AsTime()) {
+		start = have.GetStart()
+	}
+	return &common.TimeRange{Start: start, End: next.GetEnd()}
 }
 
 // issues reports whether c is the issuing certificate of a.
@@ -121,5 +182,8 @@ func (r *Repository) Target(name string) ([]byte, bool) {
 	return data, ok
 }
 
-// TrustedRootTarget is the name under which clients look for the trusted root.
-const TrustedRootTarget = rootTarget
+// The names under which clients look for the two files.
+const (
+	TrustedRootTarget = rootTarget
+	SigningTarget     = signingTarget
+)

@@ -200,9 +200,9 @@ func TestSigningConfigSelectors(t *testing.T) {
 	t.Parallel()
 	for _, s := range []trust.Services{
 		{},
-		{TSA: "https://tsa"},
-		{Rekor: "https://rekor"},
-		{TSA: "https://tsa", Rekor: "https://rekor"},
+		{TSA: trust.At("https://tsa")},
+		{Rekor: trust.At("https://rekor")},
+		{TSA: trust.At("https://tsa"), Rekor: trust.At("https://rekor")},
 	} {
 		s.CA, s.Operator, s.From = "https://ca", "us", time.Unix(0, 0)
 		data, err := s.SigningConfig()
@@ -210,8 +210,8 @@ func TestSigningConfigSelectors(t *testing.T) {
 			t.Fatal(err)
 		}
 		for member, want := range map[string]bool{
-			"rekorTlogUrls": s.Rekor != "", "rekorTlogConfig": s.Rekor != "",
-			"tsaUrls": s.TSA != "", "tsaConfig": s.TSA != "",
+			"rekorTlogUrls": s.Rekor != nil, "rekorTlogConfig": s.Rekor != nil,
+			"tsaUrls": s.TSA != nil, "tsaConfig": s.TSA != nil,
 		} {
 			if strings.Contains(string(data), `"`+member+`"`) != want {
 				t.Errorf("%+v: %s in %s", s, member, data)

@@ -19,6 +19,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -396,11 +397,28 @@ func times(r *common.TimeRange) (from, to time.Time, err error) {
 	return from, to, nil
 }
 
-// Services holds the URLs of the services that a signer uses; "" means none.
+// Service is a service that a signer uses: its URL, and when signers use it. A zero From means since [Services.From], a
+// zero To no end.
+type Service struct {
+	URL      string
+	From, To time.Time
+}
+
+// At returns the service with this URL, without an end; none for "".
+func At(url string) []Service {
+	if url == "" {
+		return nil
+	}
+	return []Service{{URL: url}}
+}
+
+// Services holds the services that a signer uses; an empty value means none. Of several timestamp authorities or logs
+// of signatures, signers use the one that began last.
 type Services struct {
-	CA, OIDC, TSA, Rekor string
-	Operator             string
-	From                 time.Time
+	CA, OIDC   string
+	TSA, Rekor []Service
+	Operator   string
+	From       time.Time
 }
 
 // SigningConfig returns signing_config.json, version 0.2.
@@ -411,24 +429,32 @@ func (s Services) SigningConfig() ([]byte, error) {
 	if s.Operator == "" {
 		return nil, errors.New("a signing configuration needs the name of its operator")
 	}
-	service := func(url string, version uint32) []*trustroot.Service {
-		if url == "" {
-			return nil
+	list := func(all []Service, version uint32) []*trustroot.Service {
+		var out []*trustroot.Service
+		for _, one := range all {
+			from := one.From
+			if from.IsZero() {
+				from = s.From
+			}
+			out = append(out, &trustroot.Service{
+				Url: one.URL, MajorApiVersion: version, ValidFor: timeRange(from, one.To), Operator: s.Operator,
+			})
 		}
-		return []*trustroot.Service{{
-			Url: url, MajorApiVersion: version, ValidFor: timeRange(s.From, time.Time{}),
-			Operator: s.Operator,
-		}}
+		// Clients that take the first one get the newest.
+		slices.SortStableFunc(out, func(a, b *trustroot.Service) int {
+			return b.ValidFor.Start.AsTime().Compare(a.ValidFor.Start.AsTime())
+		})
+		return out
 	}
 	out := &trustroot.SigningConfig{
-		MediaType: signingMediaType, CaUrls: service(s.CA, 1), OidcUrls: service(s.OIDC, 1),
-		RekorTlogUrls: service(s.Rekor, 2), TsaUrls: service(s.TSA, 1),
+		MediaType: signingMediaType, CaUrls: list(At(s.CA), 1), OidcUrls: list(At(s.OIDC), 1),
+		RekorTlogUrls: list(s.Rekor, 2), TsaUrls: list(s.TSA, 1),
 	}
 	// Clients (sigstore-js) fail if a selector is present without a service.
-	if s.Rekor != "" {
+	if len(s.Rekor) > 0 {
 		out.RekorTlogConfig = &trustroot.ServiceConfiguration{Selector: trustroot.ServiceSelector_ANY}
 	}
-	if s.TSA != "" {
+	if len(s.TSA) > 0 {
 		out.TsaConfig = &trustroot.ServiceConfiguration{Selector: trustroot.ServiceSelector_ANY}
 	}
 	return marshal(out)

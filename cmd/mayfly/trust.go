@@ -114,7 +114,7 @@ func (f *exportFlags) run(w, warnings io.Writer) error {
 	if err := os.MkdirAll(f.out, 0o755); err != nil { //nolint:gosec // trust material is public
 		return err
 	}
-	services := trust.Services{CA: f.url, OIDC: f.issuer, Operator: f.operator, From: from, TSA: f.tsa, Rekor: f.rekor}
+	services := trust.Services{CA: f.url, OIDC: f.issuer, Operator: f.operator, From: from, TSA: trust.At(f.tsa), Rekor: trust.At(f.rekor)}
 	if err := trust.WriteFiles(f.out, m, services); err != nil {
 		return err
 	}
