@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/client"
+	"github.com/mayfly-ca/mayfly/loglist"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 	"github.com/mayfly-ca/mayfly/trust"
 )
@@ -275,4 +276,102 @@ func hexOf(data []byte) string {
 		b.WriteByte(digits[c&15])
 	}
 	return b.String()
+}
+
+// Merge adds what a trusted root does not have, prolongs what it has, and keeps everything else.
+func TestMerge(t *testing.T) {
+	t.Parallel()
+	m := material()
+	root, err := m.TrustedRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if empty, err := trust.Merge(nil, m); err != nil || string(empty) != string(root) {
+		t.Errorf("an empty root: %v", err)
+	}
+	if same, err := trust.Merge(root, m); err != nil || string(same) != string(root) {
+		t.Errorf("nothing changed: %v", err)
+	}
+	if same, err := trust.Merge(root, trust.Material{}); err != nil || string(same) != string(root) {
+		t.Errorf("no material, and something changed: %v", err)
+	}
+	begin := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	stamper, other := pki.New(pki.Options{}), pki.New(pki.Options{})
+	log := func(url, origin string) trust.Log {
+		return trust.Log{Log: loglist.Log{
+			URL: url, Origin: origin, Key: pki.NewKey(pki.Ed25519).Public(), Window: loglist.Window{NotBefore: begin},
+		}}
+	}
+	rekor, ct := log("https://a", "a"), log("https://a/ct", "a/ct")
+	add := trust.Material{
+		Timestamps: []trust.Authority{{URL: "https://a/tsa", Chain: stamper.Chain, From: begin}},
+		Rekor:      []trust.Log{rekor}, Logs: []trust.Log{ct},
+	}
+	merge := func(root []byte, m trust.Material) trust.Material {
+		t.Helper()
+		data, err := trust.Merge(root, m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := trust.ParseTrustedRoot(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	added, err := trust.Merge(root, add)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The same, later and until an end, at another URL, with one more of each kind.
+	later, end := begin.AddDate(0, 1, 0), begin.AddDate(1, 0, 0)
+	rekor.URL, rekor.NotBefore, rekor.NotAfter = "https://a/rekor/old", later, end
+	ct.NotBefore = begin.AddDate(-1, 0, 0)
+	got := merge(added, trust.Material{
+		Timestamps: []trust.Authority{
+			{URL: "https://b/tsa", Chain: stamper.Chain, From: later, To: end},
+			{URL: "https://c/tsa", Chain: other.Chain, From: later},
+		},
+		Rekor: []trust.Log{rekor, log("https://c", "c")}, Logs: []trust.Log{ct, log("https://c/ct", "c/ct")},
+	})
+	if len(got.Timestamps) != 2 || len(got.Rekor) != len(m.Rekor)+2 || len(got.Logs) != len(m.Logs)+2 ||
+		len(got.Authorities) != len(m.Authorities) {
+		t.Fatalf("%+v", got)
+	}
+	if one := got.Timestamps[0]; one.URL != "https://b/tsa" || !one.From.Equal(begin) || !one.To.Equal(end) {
+		t.Errorf("timestamps from %v to %v at %s", one.From, one.To, one.URL)
+	}
+	if one := got.Rekor[len(m.Rekor)]; one.URL != rekor.URL || !one.NotBefore.Equal(begin) || !one.NotAfter.Equal(end) {
+		t.Errorf("log of signatures %+v", one)
+	}
+	if one := got.Logs[len(m.Logs)]; !one.NotBefore.Equal(ct.NotBefore) || !one.NotAfter.IsZero() {
+		t.Errorf("CT log %+v", one)
+	}
+}
+
+// Clients that take the first service, and those that take the newest, get the same one.
+func TestSigningConfigOrder(t *testing.T) {
+	t.Parallel()
+	begin := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	data, err := trust.Services{
+		CA: "https://ca", Operator: "us", From: begin, Rekor: []trust.Service{
+			{URL: "https://old", To: begin.AddDate(1, 0, 0)}, {URL: "https://new", From: begin.AddDate(0, 6, 0)},
+		},
+	}.SigningConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out struct {
+		Rekor []struct {
+			URL   string
+			Valid struct{ Start, End string } `json:"validFor"`
+		} `json:"rekorTlogUrls"`
+	}
+	if err := json.Unmarshal(data, &out); err != nil || len(out.Rekor) != 2 {
+		t.Fatalf("%s, %v", data, err)
+	}
+	if n, o := out.Rekor[0], out.Rekor[1]; n.URL != "https://new" || n.Valid.Start != "2026-07-02T03:04:05Z" ||
+		n.Valid.End != "" || o.Valid.Start != "2026-01-02T03:04:05Z" || o.Valid.End != "2027-01-02T03:04:05Z" {
+		t.Errorf("%+v", out.Rekor)
+	}
 }

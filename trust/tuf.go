@@ -40,6 +40,9 @@ type TUFOptions struct {
 	Password []byte           // encrypts the private keys; empty: no encryption
 	Lives    Lives            // nil: [DefaultLives]
 	Now      func() time.Time // nil: time.Now
+	// Offline is, for [InitTUF], another directory, which gets the keys of root and targets. [ReviewRequest] signs there.
+	// Empty: all keys are in Dir.
+	Offline string
 }
 
 // Repository is a TUF repository on disk, for the trusted root and the signing configuration.
@@ -77,7 +80,8 @@ type change struct {
 	signers map[string]tufSigner // signers of keys, by role
 }
 
-// InitTUF creates a repository in a directory without one, with a new key for each role.
+// InitTUF creates a repository in a directory without one, with a new key for each role. With Offline, the keys of root
+// and targets are never written to Dir.
 func InitTUF(o TUFOptions) (*Repository, error) {
 	r := newRepository(o)
 	if name, err := r.occupied(); err != nil {
@@ -102,7 +106,17 @@ func InitTUF(o TUFOptions) (*Repository, error) {
 	if err := r.signRoot(r.root.Signed.Version); err != nil {
 		return nil, err
 	}
-	return r, r.finish(r.signTargets, r.signSnapshot, r.signTimestamp)
+	if o.Offline == "" {
+		return r, r.finish(r.signTargets, r.signSnapshot, r.signTimestamp)
+	}
+	for _, step := range []func() error{
+		r.signTargets, r.signSnapshot, r.signTimestamp, r.verify, r.moveOffline, r.copyAnchor,
+	} {
+		if err := step(); err != nil {
+			return r, err
+		}
+	}
+	return r, nil
 }
 
 // OpenTUF opens a repository. It completes a change that a crash interrupted, and verifies DIR/repository from the

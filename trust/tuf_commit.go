@@ -19,6 +19,15 @@ import (
 // commitFile has a change that is being written. The file is in DIR/keys, so its content is trusted.
 const commitFile = "keys/commit.json"
 
+// ErrBusy is wrapped by the errors of a command that meets another command, which changes the repository.
+var ErrBusy = errors.New("another command changes the repository")
+
+type busyError string
+
+func (e busyError) Error() string { return string(e) }
+
+func (e busyError) Is(target error) bool { return target == ErrBusy }
+
 // lockFile is locked while a change is written.
 const lockFile = "keys/lock"
 
@@ -79,9 +88,12 @@ func (r *Repository) commit() (err error) {
 		return err
 	}
 	if !maps.EqualFunc(anchor, r.anchor, bytes.Equal) || r.unfinished() != nil {
-		return errors.New("nothing was written: another command has changed the repository; run this command again")
+		return busyError("nothing was written: another command has changed the repository; run this command again")
 	}
-	c, after := r.commitment()
+	c, after, err := r.commitment()
+	if err != nil {
+		return fmt.Errorf("nothing was written: %w", err)
+	}
 	if err := r.writeAhead(c); err != nil {
 		return fmt.Errorf("nothing was published: %w", err)
 	}
@@ -94,19 +106,18 @@ func (r *Repository) commit() (err error) {
 }
 
 // commitment returns the change as a list of files, and the content of the repository after the change.
-func (r *Repository) commitment() (commitment, map[string][]byte) {
+func (r *Repository) commitment() (commitment, map[string][]byte, error) {
 	files := maps.Clone(r.now)
 	if files == nil {
 		files = map[string][]byte{}
 	}
 	maps.Copy(files, r.change.files)
 	next := Repository{now: files}
-	after := map[string][]byte{}
-	// no error is possible: verify has checked the files
-	if all, err := verified(files[rootFile(1)], next.file); err == nil {
-		after = all
-	}
 	var c commitment
+	after, err := verified(files[rootFile(1)], next.file)
+	if err != nil {
+		return c, nil, err
+	}
 	for _, name := range slices.Sorted(maps.Keys(r.change.files)) {
 		if !slices.Contains(r.change.entries, name) {
 			c.Write = append(c.Write, commitWrite{"repository/" + name, 0o644, r.change.files[name]})
@@ -131,7 +142,7 @@ func (r *Repository) commitment() (commitment, map[string][]byte) {
 			c.Remove = append(c.Remove, anchorDir+"/"+name)
 		}
 	}
-	return c, after
+	return c, after, nil
 }
 
 // file returns a file of the verified repository.
@@ -285,7 +296,7 @@ func paths(all []commitWrite) []string {
 func (r *Repository) takeLock() (*durable.FileLock, error) {
 	l, err := durable.TryLock(r.path(lockFile))
 	if errors.Is(err, durable.ErrLocked) {
-		err = errors.New("another command is changing the repository; run this command again when the other has ended")
+		err = busyError("another command is changing the repository; run this command again when the other has ended")
 	}
 	return l, err
 }

@@ -122,8 +122,23 @@ func globEscape(name string) string {
 	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(name)
 }
 
+// files are the files of a repository, whose content is not trusted.
+type files interface {
+	read(name string) ([]byte, error)
+	top() ([]string, error) // the names of the files that are in no directory
+}
+
 // folder is a directory whose content is not trusted.
 type folder struct{ *os.Root }
+
+func (f folder) top() ([]string, error) {
+	entries, err := fs.ReadDir(f.FS(), ".")
+	var out []string
+	for _, e := range entries {
+		out = append(out, e.Name())
+	}
+	return out, err
+}
 
 // open opens a folder below the directory of the repository.
 func (r *Repository) open(name string) (folder, error) {
@@ -241,7 +256,7 @@ func (r *Repository) adopt(anchor map[string][]byte) error {
 }
 
 // follow verifies DIR/repository as a client does whose last update was the anchor.
-func (r *Repository) follow(f folder) (map[string][]byte, error) {
+func (r *Repository) follow(f files) (map[string][]byte, error) {
 	source := f.read
 	served, err := verified(r.anchor[rootFile(1)], source)
 	if err != nil {
@@ -297,18 +312,18 @@ func changed(err error) error {
 
 // strayRoots returns an error if the directory has root metadata that does not verify from the other roots, because a
 // client would read it after the next rotation.
-func (r *Repository) strayRoots(f folder, served map[string][]byte) error {
-	entries, err := fs.ReadDir(f.FS(), ".")
+func (r *Repository) strayRoots(f files, served map[string][]byte) error {
+	names, err := f.top()
 	if err != nil {
 		return err
 	}
-	for _, e := range entries {
-		number, ok := strings.CutSuffix(e.Name(), rootSuffix)
+	for _, name := range names {
+		number, ok := strings.CutSuffix(name, rootSuffix)
 		if _, err := strconv.ParseInt(number, 10, 64); !ok || err != nil {
 			continue
 		}
-		if served[e.Name()] == nil {
-			return fmt.Errorf("%s does not verify with the previous roots", e.Name())
+		if served[name] == nil {
+			return fmt.Errorf("%s does not verify with the previous roots", name)
 		}
 	}
 	return nil
