@@ -7,8 +7,6 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
-	"strings"
-	"time"
 
 	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/ca/signer"
@@ -210,102 +208,4 @@ func (c *CA) Place(err error) error {
 		}
 	}
 	return &named
-}
-
-// Publish says where verifiers get the chains and logs of this CA. A new chain must be there before it signs.
-type Publish struct {
-	// URL is the URL of the CA as clients reach it. Default: http:// and listen.http.
-	URL string `yaml:"url"`
-	// TrustedRoot is the path of trusted_root.json as verifiers get it. "mayfly ca rotate" writes it. Default:
-	// ct.policy.trusted_root, which is only read.
-	TrustedRoot string `yaml:"trusted_root" path:"kept"`
-	// TUF is the TUF repository that distributes the trusted root.
-	TUF *PublishTUF `yaml:"tuf"`
-}
-
-// PublishTUF is a TUF repository: Dir where it is made on this machine, URL and Root where verifiers fetch it.
-type PublishTUF struct {
-	// Dir is the directory of the repository (mayfly trust tuf init). The CA renews the metadata of timestamp and
-	// snapshot if their keys are in it; a changed trusted root is published if the key of targets is, too.
-	Dir string `yaml:"dir" path:"optional-dir"`
-	// Password decrypts the keys in dir. When omitted: they are not encrypted.
-	Password *secret.Source `yaml:"password"`
-	// Timestamp is how long renewed metadata of the role timestamp is valid, 1h or more; it is renewed after a seventh
-	// of that. Default: 168h.
-	Timestamp *time.Duration `yaml:"timestamp"`
-	// Snapshot is how long renewed metadata of the role snapshot is valid, not shorter than timestamp. Default: 720h.
-	Snapshot *time.Duration `yaml:"snapshot"`
-	// URL is where verifiers fetch the repository: https, or http on loopback.
-	URL string `yaml:"url"`
-	// Root is the path of the 1.root.json that verifiers have, for URL.
-	Root string `yaml:"root" path:"read"`
-}
-
-// The default lives of renewed metadata.
-const (
-	defaultTimestamp = 7 * 24 * time.Hour
-	defaultSnapshot  = 30 * 24 * time.Hour
-)
-
-// Lives returns how long renewed metadata of timestamp and snapshot is valid.
-func (p *PublishTUF) Lives() (timestamp, snapshot time.Duration) {
-	timestamp, snapshot = defaultTimestamp, defaultSnapshot
-	if p.Timestamp != nil {
-		timestamp = *p.Timestamp
-	}
-	if p.Snapshot != nil {
-		snapshot = *p.Snapshot
-	}
-	return timestamp, snapshot
-}
-
-func (p Publish) check() error {
-	var errs []error
-	if p.URL != "" {
-		if !strings.HasPrefix(p.URL, "https://") && !strings.HasPrefix(p.URL, "http://") {
-			errs = append(errs, fault.BadSetting(strconv.Quote(p.URL)+" is not a URL",
-				"write https://HOST", "url"))
-		}
-	}
-	if p.TUF == nil {
-		return errors.Join(errs...)
-	}
-	t := p.TUF
-	if t.Dir == "" && t.URL == "" {
-		errs = append(errs, fault.BadSetting("no repository", "write dir, or url and root", "tuf"))
-	}
-	if (t.URL == "") != (t.Root == "") {
-		errs = append(errs, fault.BadSetting("url and root belong together",
-			"write both, or only dir", "tuf"))
-	}
-	if t.Dir == "" && (t.Password != nil || t.Timestamp != nil || t.Snapshot != nil) {
-		errs = append(errs, fault.BadSetting("password, timestamp and snapshot apply only to dir",
-			"write dir, or remove them", "tuf"))
-	}
-	timestamp, snapshot := t.Lives()
-	if timestamp < time.Hour || timestamp > 365*24*time.Hour {
-		errs = append(errs, fault.BadSetting(fmt.Sprintf("timestamp %s is out of range", timestamp),
-			"write 1h to 8760h", "tuf", "timestamp"))
-	} else if snapshot < timestamp || snapshot > 10*365*24*time.Hour {
-		errs = append(errs, fault.BadSetting(fmt.Sprintf("snapshot %s is out of range", snapshot),
-			"write a duration from the value of timestamp to 87600h", "tuf", "snapshot"))
-	}
-	errs = append(errs, fault.Under(t.Password.Check(), "tuf", "password"))
-	return errors.Join(errs...)
-}
-
-// PublishedRoot is the path of the trusted root as verifiers get it; "" where none is configured.
-func (c *Config) PublishedRoot() string {
-	if c.Publish.TrustedRoot != "" {
-		return c.Publish.TrustedRoot
-	}
-	return c.CT.Policy.TrustedRoot
-}
-
-// PublicURL is the URL of the CA as clients reach it.
-func (c *Config) PublicURL() string {
-	if c.Publish.URL != "" {
-		return strings.TrimSuffix(c.Publish.URL, "/")
-	}
-	return "http://" + c.Listen.HTTP
 }

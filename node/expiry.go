@@ -112,11 +112,8 @@ func (n *Node) countDown(s *snapshot, now time.Time) {
 func (n *Node) expiryCheck() server.Check {
 	return server.Check{Name: "expiry", Ask: func() server.Health {
 		h := server.Health{OK: true, Advisory: true}
-		if t := n.stale.Load(); t != nil && *t != "" {
+		if t := n.ending.Load(); t != nil {
 			h.Warning = *t
-		}
-		if t := n.ending.Load(); t != nil && *t != "" {
-			h.Warning = strings.TrimPrefix(h.Warning+"; "+*t, "; ")
 		}
 		return h
 	}}

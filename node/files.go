@@ -268,7 +268,7 @@ func (f *loadedFiles) issuingRoots() []*x509.Certificate {
 func (f *loadedFiles) trustMaterial(cfg *config.Config, url string) (trust.Material, error) {
 	var out trust.Material
 	out.Authorities = f.authorities(url)
-	first := out.Authorities[0].From
+	first := firstTrusted(out.Authorities)
 	for _, l := range f.logs {
 		published := l.remote.Log
 		if published.NotBefore.IsZero() {

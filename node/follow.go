@@ -124,6 +124,7 @@ func (n *Node) stop(e *stoppedError) {
 	n.metrics.reloads.WithLabelValues("success").Inc()
 	n.log.Error("the CA does not issue certificates", "cause", e.Error())
 	n.adopt(&e.state)
+	n.wakeCounts() // the TUF repository withdraws the chain
 }
 
 // adopt records which state of the chains is in force, and writes the transitions since the previous state to the

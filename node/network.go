@@ -77,7 +77,7 @@ func logListeners(log *slog.Logger, l server.Listeners) {
 // newServer creates the server, which answers requests with status 503 until the first snapshot is installed.
 func (n *Node) newServer(registry *prometheus.Registry, late *lateHandlers) (err error) {
 	cfg := n.started
-	var services []server.Service
+	services := []server.Service{{Name: "tuf", Paths: []string{tufPath}, Handler: n.tufHandler()}}
 	if cfg.CT.Embedded != nil {
 		services = append(services, server.Service{
 			Name: "ct", Paths: []string{"/ct/"}, Handler: http.StripPrefix("/ct", &late.ct),

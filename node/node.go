@@ -73,7 +73,6 @@ type Node struct {
 	generation    uint64                         // of the configuration in force, from 1
 	chains        atomic.Pointer[rotation.State] // in force; nil: there is one chain, without a state file
 	conducting    atomic.Pointer[string]         // why the conductor could not do its work; "": it could
-	stale         atomic.Pointer[string]         // why TUF metadata is not renewed; "": it is
 	ending        atomic.Pointer[string]         // what ends soon; "": nothing
 	warnedAt      time.Time                      // when the log said last what ends soon
 	reloadProblem atomic.Value                   // string: why the files are not what is in force; "": they are
@@ -83,6 +82,7 @@ type Node struct {
 	reread        chan struct{}                  // the files were read again
 	requests      *requests                      // of the conductor
 	tracer        *tracing.Tracer                // nil: nothing is traced
+	tuf           *tufKeeper
 }
 
 // Build loads the configuration and all that it names, proves with a trial that the CA can issue, and opens the
@@ -128,7 +128,7 @@ func newNode(o Options) *Node {
 		options: o, log: o.Logger, readiness: server.NewReadiness(time.Now), metrics: newReloadMetrics(),
 		again: make(chan struct{}, 1), reread: make(chan struct{}, 1),
 		conducts: make(chan struct{}, 1), counts: make(chan struct{}, 1),
-		requests: newRequests(time.Now),
+		requests: newRequests(time.Now), tuf: newTUFKeeper(),
 	}
 	n.reloadProblem.Store("")
 	return n
@@ -200,7 +200,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		return errors.Join(err, <-served)
 	}
 	registry.MustRegister(n)
-	registry.MustRegister(append(n.metrics.collectors(), n.requests.seconds)...)
+	registry.MustRegister(append(n.metrics.collectors(), n.requests.seconds, n.tuf.since)...)
 	n.install(ctx, first)
 	n.auditor.start(ctx)
 	var watching sync.WaitGroup

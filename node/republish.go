@@ -109,6 +109,13 @@ func (e edition) rewriteTUF(p *Publishing, t *config.PublishTUF) error {
 	if err != nil || bytes.Equal(data, next) {
 		return err
 	}
+	if t.Updates() && !r.HasKeys("targets") {
+		p.Cause = "the running CA asks for a signature of the offline keys"
+		p.Command = "mayfly trust tuf sign --dir OFFLINE --out " +
+			shell.Quote(filepath.Join(t.Dir, trust.ResponseName)) + " " +
+			shell.Quote(filepath.Join(t.Dir, trust.RequestName))
+		return nil
+	}
 	if _, err := r.Publish(next); err != nil {
 		return err
 	}

@@ -94,7 +94,7 @@ func (f *exportFlags) run(w, warnings io.Writer) error {
 		return cli.Usage("--url %q: write the URL of the CA, for example https://ca.example.com", f.url)
 	}
 	if f.issuer == "" {
-		f.issuer = firstEmailIssuer(cfg)
+		f.issuer = cfg.SignInIssuer()
 	}
 	if err := f.services(); err != nil {
 		return err
@@ -163,14 +163,4 @@ func (f *exportFlags) services() error {
 		URL: f.rekor, Origin: cmp.Or(f.rekorOrigin, u.Hostname()), Operator: f.operator, Key: key,
 	}}}
 	return nil
-}
-
-func firstEmailIssuer(cfg *config.Config) string {
-	first := ""
-	for url, i := range cfg.Issuers.Issuers {
-		if i.Type == "email" && (first == "" || url < first) {
-			first = url
-		}
-	}
-	return first
 }

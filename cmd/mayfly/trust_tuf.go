@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -13,6 +15,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
+	"github.com/mayfly-ca/mayfly/internal/bounded"
+	"github.com/mayfly-ca/mayfly/internal/durable"
 	"github.com/mayfly-ca/mayfly/internal/human"
 	"github.com/mayfly-ca/mayfly/internal/input"
 	"github.com/mayfly-ca/mayfly/internal/terminal"
@@ -36,7 +40,8 @@ func newTUF() *cobra.Command {
 			"clients. A client that was\n" +
 			"set up once with 1.root.json (cosign initialize --mirror URL --root 1.root.json) follows every " +
 			"change on its own.\n\n" +
-			"Serve DIR/repository with a web server. DIR/keys is secret; MAYFLY_TUF_PASSWORD encrypts the keys. " +
+			"The CA serves DIR/repository (publish.tuf.serve), or a web server does. DIR/keys is secret; " +
+			"MAYFLY_TUF_PASSWORD encrypts the keys. " +
 			"DIR/keys/published is\n" +
 			"a copy of what was published: each command verifies DIR/repository against this copy, as a " +
 			"client does, and signs\nnothing else.",
@@ -49,7 +54,8 @@ func newTUF() *cobra.Command {
 		f.days[role] = fl.Int(role+"-days", int(life/(24*time.Hour)),
 			"days that metadata of the role "+role+" is valid")
 	}
-	cmd.AddCommand(f.newInit(), f.newPublish(), f.newRotate(), f.newShow(), f.newAdopt(), f.newRestore())
+	cmd.AddCommand(f.newInit(), f.newPublish(), f.newRequest(), f.newSign(), f.newRotate(), f.newShow(), f.newAdopt(),
+		f.newRestore())
 	return cmd
 }
 
@@ -76,16 +82,22 @@ func (f *tufFlags) open() (*trust.Repository, error) {
 }
 
 func (f *tufFlags) newInit() *cobra.Command {
-	return &cobra.Command{
-		Use:     "init --dir DIR",
-		Short:   "Make a repository with new keys",
-		Example: "  " + tufPasswordEnv + "=... mayfly trust tuf init --dir tuf/",
+	var offline string
+	cmd := &cobra.Command{
+		Use:   "init --dir DIR [--offline DIR]",
+		Short: "Make a repository with new keys",
+		Long: "init makes the repository and a key for each role. With --offline, the keys of root and targets are " +
+			"written to another\n" +
+			"directory, on a medium that you keep offline, and never to DIR: \"mayfly trust tuf sign\" signs there " +
+			"what the CA asks for.",
+		Example: "  " + tufPasswordEnv + "=... mayfly trust tuf init --dir tuf/ --offline /media/key/tuf/",
 		Args:    cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
 			o, err := f.options()
 			if err != nil {
 				return err
 			}
+			o.Offline = offline
 			r, err := trust.InitTUF(o)
 			if err != nil {
 				return err
@@ -96,16 +108,22 @@ func (f *tufFlags) newInit() *cobra.Command {
 					st.Yellow("warning: the keys in "+f.dir+"/keys are not encrypted; set "+tufPasswordEnv+
 						" to encrypt them"))
 			}
-			fmt.Fprintf(cmd.ErrOrStderr(),
-				"Give clients %s/repository/1.root.json; move keys/root.pem and keys/targets.pem to a safe place. "+
-					"keys/published must stay.\n", strings.TrimSuffix(f.dir, "/"))
+			next := "move keys/root.pem and keys/targets.pem to a safe place. keys/published must stay."
+			if offline != "" {
+				next = "keep " + offline + " offline: it has the keys of root and targets."
+			}
+			fmt.Fprintf(cmd.ErrOrStderr(), "Give clients %s/repository/1.root.json; %s\n",
+				strings.TrimSuffix(f.dir, "/"), next)
 			return showTUF(cmd.OutOrStdout(), r)
 		}),
 	}
+	cmd.Flags().StringVar(&offline, "offline", "", "directory for the keys of root and targets (default: DIR)")
+	return cmd
 }
 
 func (f *tufFlags) newPublish() *cobra.Command {
-	return &cobra.Command{
+	var signed string
+	cmd := &cobra.Command{
 		Use:   "publish --dir DIR [FILE...]",
 		Short: "Publish a trusted root and a signing configuration, or only renew metadata that expires soon",
 		Long: "publish adds the files (trusted_root.json, signing_config.json) to the repository and signs it. " +
@@ -113,21 +131,32 @@ func (f *tufFlags) newPublish() *cobra.Command {
 			"renews the metadata: run it daily with the keys of snapshot and timestamp alone. Clients see either " +
 			"the old state or the\n" +
 			"new one; after a crash the next command completes the change. A repository that someone else " +
-			"has changed is refused.",
+			"has changed is refused.\n\n" +
+			"With --signed it publishes what \"mayfly trust tuf sign\" wrote. A running CA with publish.tuf.update does " +
+			"this itself.",
 		Example: "  mayfly trust tuf publish --dir tuf/ trust/trusted_root.json trust/signing_config.json\n  mayfly " +
 			"trust tuf publish --dir tuf/",
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
+			if signed != "" && len(args) > 0 {
+				return cli.Usage("--signed has the files already; write --signed FILE alone")
+			}
 			r, err := f.open()
 			if err != nil {
 				return err
 			}
-			var contents [][]byte
-			for _, name := range args {
-				data, err := input.Read(cmd.InOrStdin(), name)
+			if signed != "" {
+				data, err := bounded.ReadFile(signed, trust.MaxRequest)
 				if err != nil {
 					return err
 				}
-				contents = append(contents, data)
+				if _, err := r.PublishSigned(data); err != nil {
+					return err
+				}
+				return showTUF(cmd.OutOrStdout(), r)
+			}
+			contents, err := readAll(cmd.InOrStdin(), args)
+			if err != nil {
+				return err
 			}
 			if _, err := r.Publish(contents...); err != nil {
 				return err
@@ -135,6 +164,153 @@ func (f *tufFlags) newPublish() *cobra.Command {
 			return showTUF(cmd.OutOrStdout(), r)
 		}),
 	}
+	cmd.Flags().StringVar(&signed, "signed", "", "response of \"mayfly trust tuf sign\" to publish")
+	return cmd
+}
+
+func readAll(stdin io.Reader, names []string) ([][]byte, error) {
+	var out [][]byte
+	for _, name := range names {
+		data, err := input.Read(stdin, name)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, data)
+	}
+	return out, nil
+}
+
+func (f *tufFlags) newRequest() *cobra.Command {
+	return &cobra.Command{
+		Use:   "request --dir DIR [FILE...]",
+		Short: "Ask the holder of the offline keys to sign",
+		Long: "request writes DIR/request.json for \"mayfly trust tuf sign\": to publish the files that differ from the " +
+			"published ones,\n" +
+			"and to renew metadata of root and targets that expires soon. It needs no key. A running CA with " +
+			"publish.tuf.update\nwrites this file itself.",
+		Example: "  mayfly trust tuf request --dir tuf/ trust/trusted_root.json trust/signing_config.json",
+		RunE: runs(func(cmd *cobra.Command, args []string) error {
+			r, err := f.open()
+			if err != nil {
+				return err
+			}
+			contents, err := readAll(cmd.InOrStdin(), args)
+			if err != nil {
+				return err
+			}
+			data, err := r.Request(contents...)
+			if err != nil {
+				return err
+			}
+			if data == nil {
+				fmt.Fprintln(cmd.ErrOrStderr(), "Nothing must be signed: the files are published, and no metadata of root "+
+					"and targets expires soon.")
+				return nil
+			}
+			name := filepath.Join(f.dir, trust.RequestName)
+			if err := durable.WriteFile(name, data, 0o644); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), name)
+			return err
+		}),
+	}
+}
+
+func (f *tufFlags) newSign() *cobra.Command {
+	var out string
+	var yes, again bool
+	cmd := &cobra.Command{
+		Use:   "sign --dir DIR --out FILE REQUEST",
+		Short: "Sign a request with the offline keys of root and targets",
+		Long: "sign runs on the machine that holds the keys of root and targets. DIR is the directory that " +
+			"\"mayfly trust tuf init --offline\"\n" +
+			"wrote: DIR/keys has the keys, and DIR/keys/published a copy of what was published. The request must follow " +
+			"from this copy\n" +
+			"and must not be older. sign shows every entry that is added and removed, and asks before it signs. Write " +
+			"FILE to\nsigned.json in the directory of the repository: the CA publishes it.",
+		Example: "  mayfly trust tuf sign --dir /media/key/tuf/ --out signed.json request.json",
+		Args:    cobra.ExactArgs(1),
+		RunE: runs(func(cmd *cobra.Command, args []string) error {
+			o, err := f.options()
+			if err != nil {
+				return err
+			}
+			if out == "" {
+				return cli.Usage("--out is missing; write --out FILE, the file for the signed metadata")
+			}
+			data, err := bounded.ReadFile(args[0], trust.MaxRequest)
+			if err != nil {
+				return err
+			}
+			v, err := trust.ReviewRequest(o, data, again)
+			if err != nil {
+				return err
+			}
+			if err := showReview(cmd.OutOrStdout(), v); err != nil {
+				return err
+			}
+			if !yes {
+				if ok, err := confirmed(cmd); err != nil || !ok {
+					return err
+				}
+			}
+			signed, err := v.Sign()
+			if err != nil {
+				return err
+			}
+			if err := durable.WriteFile(out, signed, 0o644); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(cmd.ErrOrStderr(), "Signed: "+out)
+			return err
+		}),
+	}
+	cmd.Flags().StringVar(&out, "out", "", "file for the signed metadata (required)")
+	cmd.Flags().BoolVar(&yes, "yes", false, "sign without asking")
+	cmd.Flags().BoolVar(&again, "again", false, "sign although what was signed last is not published, because it was lost")
+	return cmd
+}
+
+// showReview prints what a request changes.
+func showReview(w io.Writer, v *trust.Review) error {
+	st := terminal.StyleFor(w)
+	for _, role := range v.Roles {
+		if _, err := fmt.Fprintf(w, "%s is signed, valid until %s\n", role,
+			v.Expires[role].Format("2006-01-02 15:04")); err != nil {
+			return err
+		}
+	}
+	for _, line := range v.Changes {
+		line = terminal.Printable(line)
+		switch line[0] {
+		case '-':
+			line = st.Red(line)
+		case '+':
+			line = st.Green(line)
+		}
+		if _, err := fmt.Fprintln(w, line); err != nil {
+			return err
+		}
+	}
+	if len(v.Changes) == 0 {
+		_, err := fmt.Fprintln(w, "no file changes")
+		return err
+	}
+	return nil
+}
+
+// confirmed asks whether to sign. Only the answer "yes" signs.
+func confirmed(cmd *cobra.Command) (bool, error) {
+	fmt.Fprint(cmd.ErrOrStderr(), "Sign this? Write yes: ")
+	answer, err := bufio.NewReader(io.LimitReader(cmd.InOrStdin(), 1024)).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return false, err
+	}
+	if strings.TrimSpace(answer) != "yes" {
+		return false, errors.New("nothing was signed")
+	}
+	return true, nil
 }
 
 func (f *tufFlags) newRotate() *cobra.Command {
