@@ -20,13 +20,7 @@ import (
 const commitFile = "keys/commit.json"
 
 // ErrBusy is wrapped by the errors of a command that meets another command, which changes the repository.
-var ErrBusy = errors.New("another command changes the repository")
-
-type busyError string
-
-func (e busyError) Error() string { return string(e) }
-
-func (e busyError) Is(target error) bool { return target == ErrBusy }
+var ErrBusy = errors.New("run this command again when the other has ended")
 
 // lockFile is locked while a change is written.
 const lockFile = "keys/lock"
@@ -88,7 +82,7 @@ func (r *Repository) commit() (err error) {
 		return err
 	}
 	if !maps.EqualFunc(anchor, r.anchor, bytes.Equal) || r.unfinished() != nil {
-		return busyError("nothing was written: another command has changed the repository; run this command again")
+		return fmt.Errorf("nothing was written: another command has changed the repository; %w", ErrBusy)
 	}
 	c, after, err := r.commitment()
 	if err != nil {
@@ -296,7 +290,7 @@ func paths(all []commitWrite) []string {
 func (r *Repository) takeLock() (*durable.FileLock, error) {
 	l, err := durable.TryLock(r.path(lockFile))
 	if errors.Is(err, durable.ErrLocked) {
-		err = busyError("another command is changing the repository; run this command again when the other has ended")
+		err = fmt.Errorf("another command is changing the repository; %w", ErrBusy)
 	}
 	return l, err
 }

@@ -217,15 +217,19 @@ func TestTUFRequestRefused(t *testing.T) {
 		again   bool
 		want    string
 	}{
-		"not JSON":                {[]byte("{"), true, "not a request to sign"},
-		"another document":        {one, true, "not a request to sign"},
-		"another repository":      {other.request(two), true, "does not follow"},
-		"an older repository":     {old, true, "rolled back"},
-		"what was signed last":    {a.request(two), false, "was signed here before"},
-		"nothing to sign":         {change(func(_, files map[string][]byte) { clear(files) }), true, "asks for nothing"},
-		"a file of another name":  {change(func(_, files map[string][]byte) { files["x.json"] = two }), true, "x.json"},
-		"a file of another kind":  {change(func(_, files map[string][]byte) { files["trusted_root.json"] = []byte("{}") }), true, "mediaType"},
-		"a file without metadata": {change(func(r, _ map[string][]byte) { delete(r, "timestamp.json") }), true, "timestamp.json"},
+		"not JSON":               {[]byte("{"), true, "not a request to sign"},
+		"another document":       {one, true, "not a request to sign"},
+		"another repository":     {other.request(two), true, "does not follow"},
+		"an older repository":    {old, true, "rolled back"},
+		"what was signed last":   {a.request(two), false, "was signed here before"},
+		"nothing to sign":        {change(func(_, files map[string][]byte) { clear(files) }), true, "asks for nothing"},
+		"a file of another name": {change(func(_, files map[string][]byte) { files["x.json"] = two }), true, "x.json"},
+		"a file of another kind": {change(func(_, files map[string][]byte) {
+			files["trusted_root.json"] = []byte("{}")
+		}), true, "mediaType"},
+		"a file without metadata": {change(func(r, _ map[string][]byte) {
+			delete(r, "timestamp.json")
+		}), true, "timestamp.json"},
 		"a changed timestamp": {change(func(r, _ map[string][]byte) {
 			r["timestamp.json"] = bytes.Replace(r["timestamp.json"], []byte(`"version": `), []byte(`"version": 1`), 1)
 		}), true, "does not follow"},
@@ -290,15 +294,17 @@ func TestTUFResponseRefused(t *testing.T) {
 		response []byte
 		want     string
 	}{
-		"not JSON":        {[]byte("x"), "not a response"},
-		"a request":       {a.request(one), "not a response"},
-		"nothing":         {change(good, func(in map[string]any) { delete(in, "targets") }), "no signed metadata"},
-		"no file":         {change(good, func(in map[string]any) { delete(in, "files") }), "trusted_root.json"},
-		"of other keys":   {other.sign(other.request(testdata(t, "trusted_root.json"))), "does not verify"},
-		"no metadata":     {change(good, func(in map[string]any) { in["targets"] = []byte("{}") }), "metadata of targets"},
-		"no root":         {change(root, func(in map[string]any) { in["root"] = []byte("{}") }), "metadata of root"},
-		"of the other":    {ahead.sign(ahead.request(one)), "is missing"},
-		"another content": {change(good, func(in map[string]any) { in["files"] = map[string]any{"trusted_root.json": one} }), "trusted_root.json"},
+		"not JSON":      {[]byte("x"), "not a response"},
+		"a request":     {a.request(one), "not a response"},
+		"nothing":       {change(good, func(in map[string]any) { delete(in, "targets") }), "no signed metadata"},
+		"no file":       {change(good, func(in map[string]any) { delete(in, "files") }), "trusted_root.json"},
+		"of other keys": {other.sign(other.request(testdata(t, "trusted_root.json"))), "does not verify"},
+		"no metadata":   {change(good, func(in map[string]any) { in["targets"] = []byte("{}") }), "metadata of targets"},
+		"no root":       {change(root, func(in map[string]any) { in["root"] = []byte("{}") }), "metadata of root"},
+		"of the other":  {ahead.sign(ahead.request(one)), "is missing"},
+		"another content": {change(good, func(in map[string]any) {
+			in["files"] = map[string]any{"trusted_root.json": one}
+		}), "trusted_root.json"},
 	} {
 		before := snapshot(t, a.online.Dir)
 		if _, err := a.open().PublishSigned(c.response); err == nil || !strings.Contains(err.Error(), c.want) {

@@ -23,8 +23,9 @@ type site struct {
 	previous map[string][]byte // the state before, for clients that have its timestamp
 }
 
-// Set replaces the files, as [Repository.Files] returns them. Of the replaced files, those with a version or a digest in
-// their name are served until the next call with other files, so that a client that has the old timestamp can finish.
+// Set replaces the files, as [Repository.Files] returns them. Of the replaced files, those with a version or a digest
+// in their name are served until the next call with other files, so that a client that has the old timestamp can
+// finish.
 func (s *Site) Set(files map[string][]byte) {
 	s.set.Lock()
 	defer s.set.Unlock()

@@ -41,9 +41,8 @@ func newTUF() *cobra.Command {
 			"set up once with 1.root.json (cosign initialize --mirror URL --root 1.root.json) follows every " +
 			"change on its own.\n\n" +
 			"The CA serves DIR/repository (publish.tuf.serve), or a web server does. DIR/keys is secret; " +
-			"MAYFLY_TUF_PASSWORD encrypts the keys. " +
-			"DIR/keys/published is\n" +
-			"a copy of what was published: each command verifies DIR/repository against this copy, as a " +
+			"MAYFLY_TUF_PASSWORD\n" +
+			"encrypts the keys. DIR/keys/published is a copy of what was published: each command verifies DIR/repository against this copy, as a " +
 			"client does, and signs\nnothing else.",
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error { return cmd.Help() }),
@@ -224,11 +223,12 @@ func (f *tufFlags) newSign() *cobra.Command {
 		Use:   "sign --dir DIR --out FILE REQUEST",
 		Short: "Sign a request with the offline keys of root and targets",
 		Long: "sign runs on the machine that holds the keys of root and targets. DIR is the directory that " +
-			"\"mayfly trust tuf init --offline\"\n" +
-			"wrote: DIR/keys has the keys, and DIR/keys/published a copy of what was published. The request must follow " +
-			"from this copy\n" +
-			"and must not be older. sign shows every entry that is added and removed, and asks before it signs. Write " +
-			"FILE to\nsigned.json in the directory of the repository: the CA publishes it.",
+			"\"mayfly trust tuf\n" +
+			"init --offline\" wrote: DIR/keys has the keys, and DIR/keys/published a copy of what was published. The " +
+			"request must\n" +
+			"follow from this copy and must not be older. sign shows every entry that is added and removed, and asks " +
+			"before it\n" +
+			"signs. Write FILE to signed.json in the directory of the repository: the CA publishes it.",
 		Example: "  mayfly trust tuf sign --dir /media/key/tuf/ --out signed.json request.json",
 		Args:    cobra.ExactArgs(1),
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
