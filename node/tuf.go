@@ -20,6 +20,7 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/durable"
 	"github.com/mayfly-ca/mayfly/server"
 	"github.com/mayfly-ca/mayfly/trust"
+	"github.com/mayfly-ca/mayfly/tsa"
 )
 
 // How often the CA checks the TUF repository: at least every tufEvery, more often if the metadata of timestamp is short
@@ -138,7 +139,7 @@ func (n *Node) roundTUF(s *snapshot, now time.Time) {
 	waiting := ""
 	r, err := openTUF(t)
 	if err == nil {
-		if waiting, err = n.updateTUF(s, r, now); err == nil {
+		if waiting, err = n.updateTUF(s, r); err == nil {
 			err = n.renewTUF(t, r, now)
 		}
 		n.tuf.site.Set(r.Files())
@@ -166,7 +167,7 @@ func (n *Node) roundTUF(s *snapshot, now time.Time) {
 // updateTUF publishes the signed response of the holder of the offline keys, and then the trusted root and the signing
 // configuration if they changed. If the key of targets is not in the directory, it writes a request, and returns for
 // what it waits.
-func (n *Node) updateTUF(s *snapshot, r *trust.Repository, now time.Time) (waiting string, err error) {
+func (n *Node) updateTUF(s *snapshot, r *trust.Repository) (waiting string, err error) {
 	t := s.config.Publish.TUF
 	if !t.Updates() {
 		return "", nil
@@ -175,7 +176,7 @@ func (n *Node) updateTUF(s *snapshot, r *trust.Repository, now time.Time) (waiti
 	if err := n.takeSigned(t.Dir, r); err != nil {
 		return "", err
 	}
-	contents, err := n.wantedTUF(s, r, now)
+	contents, err := n.wantedTUF(s, r)
 	if err != nil {
 		return "", err
 	}
@@ -235,7 +236,7 @@ func (n *Node) takeSigned(dir string, r *trust.Repository) error {
 
 // wantedTUF returns the trusted root and the signing configuration that the repository must have: what it has, and the
 // material of the chains and services in force.
-func (n *Node) wantedTUF(s *snapshot, r *trust.Repository, now time.Time) ([][]byte, error) {
+func (n *Node) wantedTUF(s *snapshot, r *trust.Repository) ([][]byte, error) {
 	f := *s.files
 	if state := n.chains.Load(); state != nil {
 		f.rotation = state // newer than that of the snapshot if no chain is active
@@ -250,7 +251,7 @@ func (n *Node) wantedTUF(s *snapshot, r *trust.Repository, now time.Time) ([][]b
 	if err != nil {
 		return nil, err
 	}
-	signing, err := f.services(s.config, m, now).SigningConfig()
+	signing, err := f.services(s.config, m).SigningConfig()
 	return [][]byte{root, signing}, err
 }
 
@@ -268,11 +269,15 @@ func (f *loadedFiles) untrusted() (out []*x509.Certificate) {
 }
 
 // services returns the services that signers use now.
-func (f *loadedFiles) services(cfg *config.Config, m trust.Material, _ time.Time) trust.Services {
-	return trust.Services{
-		CA: cfg.PublicURL(), OIDC: cfg.SignInIssuer(), Operator: cfg.Publish.OperatorOrDefault(),
-		From: firstTrusted(m.Authorities),
+func (f *loadedFiles) services(cfg *config.Config, m trust.Material) trust.Services {
+	url := cfg.PublicURL()
+	out := trust.Services{
+		CA: url, OIDC: cfg.SignInIssuer(), Operator: cfg.Publish.OperatorOrDefault(), From: firstTrusted(m.Authorities),
 	}
+	if cfg.TSA != nil {
+		out.TSA = trust.At(url + tsa.Path)
+	}
+	return out
 }
 
 // firstTrusted returns the first time at which one of the authorities was trusted, in whole seconds.
