@@ -165,6 +165,7 @@ var owners = map[string][]string{
 	"github.com/cyberphone":                {"rekor/entry"},
 	"github.com/secure-systems-lab":        {"rekor"},
 	"github.com/digitorus":                 {"tsa"},
+	"github.com/beevik/ntp":                {"tsa"},
 	"github.com/sigstore/sigstore-go":      {"trust"},
 	"github.com/theupdateframework/go-tuf": {"trust"},
 	"github.com/sigstore/sigstore/":        {"cmd/mayfly", "ca/signer", "monitor", "trust", "rekor"},

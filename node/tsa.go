@@ -103,7 +103,7 @@ func (n *Node) tsaChecks() []server.Check {
 		if err := n.stamper.authority.Health(); err != nil {
 			return server.Health{Advisory: true, Cause: err.Error()}
 		}
-		return server.Health{OK: true, Advisory: true}
+		return server.Health{OK: true, Advisory: true, Warning: n.stamper.authority.Warning()}
 	}}}
 	if key := n.stamper.key; key.Remote() {
 		out = append(out, server.Check{Name: "signer " + tsaName, Ask: func() server.Health {

@@ -2,10 +2,10 @@
 // authority received it comes out. With a timestamp, a signature still verifies after its certificate has expired.
 //
 // An authority MUST NOT sign a time that it has reason to doubt. It signs nothing while this machine's clock disagrees
-// with the sources that the caller knows ([Options].Ready), after the clock was set, and outside the validity of its
-// chain. Serial numbers have 160 random bits, so that they do not repeat after a restart, a crash or the restoration of
-// a backup. Each token is parsed, compared with the request and verified with the authority's certificate before it is
-// returned.
+// with time servers or with the sources that the caller knows ([Options].Ready), after the clock was set until its time
+// is confirmed, and outside the validity of its chain. Serial numbers have 160 random bits, so that they do not repeat
+// after a restart, a crash or the restoration of a backup. Each token is parsed, compared with the request and verified
+// with the authority's certificate before it is returned.
 package tsa
 
 import (
@@ -57,7 +57,8 @@ type Authority struct {
 	key      crypto.Signer
 	hash     crypto.Hash
 	clock    clock
-	ofSystem bool // the clock is that of the system, which is also the signing time in tokens
+	ofSystem bool     // the clock is that of the system, which is also the signing time in tokens
+	servers  *servers // nil: the clock is not compared with time servers
 	ready    func() error
 	event    func(name, text string)
 	log      *slog.Logger
@@ -120,6 +121,9 @@ func New(ctx context.Context, c Config, o Options) (*Authority, error) {
 		}
 	}
 	a.metrics = newMetrics(a)
+	if a.servers, err = newServers(c.Clock, &a.clock, a.metrics); err != nil {
+		return nil, err
+	}
 	trial := &timestamp.Request{
 		HashAlgorithm: crypto.SHA256, HashedMessage: make([]byte, crypto.SHA256.Size()), Nonce: big.NewInt(1),
 	}
@@ -141,9 +145,15 @@ func (a *Authority) Health() error {
 	return err
 }
 
-// Run checks the clock at intervals until ctx ends, so that a change of the clock is noticed while nobody requests a
-// timestamp.
+// Warning describes the time servers that do not agree with this machine's clock, while the others are enough.
+func (a *Authority) Warning() string { return a.servers.warning() }
+
+// Run compares the clock with the time servers, and checks it at intervals, until ctx ends: a change of the clock is
+// noticed while nobody requests a timestamp. With time servers, no timestamps are made before Run is called.
 func (a *Authority) Run(ctx context.Context) {
+	var comparing sync.WaitGroup
+	defer comparing.Wait()
+	comparing.Go(func() { a.servers.run(ctx) })
 	tick := time.NewTicker(checkEvery)
 	defer tick.Stop()
 	for {
@@ -161,6 +171,9 @@ func (a *Authority) time() (time.Time, error) {
 	now, err := a.clock.now()
 	var set *stepError
 	switch {
+	case errors.As(err, &set) && a.servers != nil:
+		a.servers.soon()
+		err = fmt.Errorf("%w, and the time servers have not confirmed its time yet", err)
 	case errors.As(err, &set):
 		err = fmt.Errorf("%w, and nothing confirms its time; timestamps are made again when the clock is set back, or "+
 			"after a restart if the time is right", err)
@@ -170,8 +183,10 @@ func (a *Authority) time() (time.Time, error) {
 			now.UTC().Format(time.RFC3339), a.from.UTC().Format(time.RFC3339))
 	case now.After(a.to):
 		err = fmt.Errorf("the chain of the authority expired at %s", a.to.UTC().Format(time.RFC3339))
-	case a.ready != nil:
-		err = a.ready()
+	default:
+		if err = a.servers.problem(); err == nil && a.ready != nil {
+			err = a.ready()
+		}
 	}
 	if !errors.Is(err, errBusy) {
 		a.changed(err)
@@ -203,8 +218,12 @@ func (a *Authority) changed(err error) {
 func (a *Authority) stamp(ctx context.Context, q *timestamp.Request) ([]byte, error) {
 	now, err := a.time()
 	if err != nil {
+		text := err.Error()
+		if s := (*serversError)(nil); errors.As(err, &s) {
+			text = s.public
+		}
 		return nil, &refusal{
-			timestamp.TimeNotAvailable, http.StatusServiceUnavailable, err.Error(), resultClock,
+			timestamp.TimeNotAvailable, http.StatusServiceUnavailable, text, resultClock,
 			fault.New(fault.NotReady, err, "cause", err.Error()),
 		}
 	}

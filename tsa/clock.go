@@ -48,20 +48,34 @@ var errBusy = errors.New("the machine is too busy to read its clock")
 func (c *clock) now() (time.Time, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	wall, elapsed, ok := c.read()
+	if !ok {
+		return time.Time{}, errBusy
+	}
+	c.compare(wall, elapsed)
+	if c.step != 0 {
+		return time.Time{}, &stepError{c.step}
+	}
+	return wall, nil
+}
+
+// read reads both clocks at the same time; false: it could not.
+func (c *clock) read() (wall time.Time, elapsed time.Duration, ok bool) {
 	for range readings {
 		before := c.elapsed()
-		wall := c.wall().Round(0) // without the monotonic reading
-		after := c.elapsed()
-		if after-before > maxReading {
-			continue
+		wall = c.wall().Round(0) // without the monotonic reading
+		if elapsed = c.elapsed(); elapsed-before <= maxReading {
+			return wall, elapsed, true
 		}
-		c.compare(wall, after)
-		if c.step != 0 {
-			return time.Time{}, &stepError{c.step}
-		}
-		return wall, nil
 	}
-	return time.Time{}, errBusy
+	return wall, elapsed, false
+}
+
+// difference returns the difference of the two clocks now, which changes when the wall clock is set; false: they could
+// not be read.
+func (c *clock) difference() (time.Duration, bool) {
+	wall, elapsed, ok := c.read()
+	return time.Duration(wall.UnixNano()) - elapsed, ok
 }
 
 // compare updates offset and step from a reading of both clocks. A clock that was set and is set back to where it was
@@ -81,9 +95,9 @@ func (c *clock) compare(wall time.Time, elapsed time.Duration) {
 	c.offset += min(max(by, -slew), slew)
 }
 
-// confirm records that the time of the wall clock is right.
-func (c *clock) confirm() {
+// confirm records that the time of the wall clock was right at a difference of the two clocks.
+func (c *clock) confirm(difference time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.begun, c.step = false, 0
+	c.begun, c.offset, c.at, c.step = true, difference, c.elapsed(), 0
 }

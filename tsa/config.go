@@ -19,8 +19,11 @@ type Config struct {
 	// refused. Default: 1.3.6.1.4.1.57264.2.
 	Policy string `yaml:"policy"`
 	// Accuracy is the largest difference between the time in a timestamp, which has whole seconds, and UTC. Timestamps
-	// state it. Default: 1s.
+	// state it. Default: 1s; with clock, 1s more than clock.max_offset.
 	Accuracy time.Duration `yaml:"accuracy"`
+	// Clock compares this machine's clock with time servers: no timestamps are made unless they agree. When omitted:
+	// only the clocks of Certificate Transparency logs that are not in this process are compared.
+	Clock *ClockConfig `yaml:"clock"`
 }
 
 // DefaultPolicy is the policy of the timestamps of Sigstore's authorities.
@@ -43,7 +46,11 @@ func (c *Config) Check() error {
 	if a := c.accuracy(); a < DefaultAccuracy || a > maxAccuracy || a%time.Millisecond != 0 {
 		errs = append(errs, fault.BadSetting(fmt.Sprintf("%s is not an accuracy of timestamps", a),
 			"write whole milliseconds from 1s to 1m", "accuracy"))
+	} else if least := c.leastAccuracy(); a < least {
+		errs = append(errs, fault.BadSetting(fmt.Sprintf("%s is false with clock.max_offset: the time has whole seconds, "+
+			"and the clock may be wrong by that", a), fmt.Sprintf("write %s or more, or remove it", least), "accuracy"))
 	}
+	errs = append(errs, fault.Under(c.Clock.check(), "clock"))
 	return errors.Join(errs...)
 }
 
@@ -56,9 +63,17 @@ func (c *Config) policy() string {
 
 func (c *Config) accuracy() time.Duration {
 	if c.Accuracy == 0 {
-		return DefaultAccuracy
+		return c.leastAccuracy()
 	}
 	return c.Accuracy
+}
+
+// leastAccuracy is the accuracy of a time that is rounded down to a second, by a clock with the largest offset.
+func (c *Config) leastAccuracy() time.Duration {
+	if c.Clock == nil {
+		return DefaultAccuracy
+	}
+	return DefaultAccuracy + c.Clock.maxOffset()
 }
 
 // parseOID parses an object identifier in dotted decimal notation whose numbers have at most 31 bits.

@@ -75,7 +75,7 @@ func (a *Authority) answer(w http.ResponseWriter, r *http.Request, c Calls) {
 				resultRefused, fault.New(fault.RequestTooLarge, problem, "max", strconv.Itoa(maxQuery)),
 			}
 		} else {
-			reply, err = a.reply(ctx, query{kind, body, add})
+			reply, err = a.reply(ctx, received{kind, body, add})
 		}
 		errors.As(err, &why) // Call returns another error
 		return err
@@ -95,15 +95,15 @@ func (a *Authority) answer(w http.ResponseWriter, r *http.Request, c Calls) {
 	}
 }
 
-// query is the body of a request, with its media type.
-type query struct {
+// received is the body of a request, with its media type.
+type received struct {
 	kind string
 	body []byte
 	add  func(key, value string) // adds an attribute to the line in the log
 }
 
 // reply returns the response to a query. Its errors are [*refusal] values.
-func (a *Authority) reply(ctx context.Context, in query) ([]byte, error) {
+func (a *Authority) reply(ctx context.Context, in received) ([]byte, error) {
 	parse := a.parseDER
 	switch in.kind {
 	case queryType:

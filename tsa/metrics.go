@@ -22,6 +22,10 @@ type metrics struct {
 	requests *prometheus.CounterVec
 	seconds  prometheus.Histogram
 	stopped  prometheus.GaugeFunc
+
+	queries   *prometheus.CounterVec
+	offset    *prometheus.GaugeVec
+	confirmed prometheus.Gauge
 }
 
 func newMetrics(a *Authority) *metrics {
@@ -47,6 +51,20 @@ func newMetrics(a *Authority) *metrics {
 			return 0
 		}),
 	}
+	m.queries = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "mayfly_tsa_clock_queries_total",
+		Help: "Requests to a time server, by what its answer says about this machine's clock: agrees, disagrees, " +
+			"unsure, failed.",
+	}, []string{"server", "result"})
+	m.offset = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "mayfly_tsa_clock_offset_seconds",
+		Help: "Clock of a time server minus this machine's, in the last usable answer.",
+	}, []string{"server"})
+	m.confirmed = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "mayfly_tsa_clock_confirmed_timestamp_seconds",
+		Help: "When more than half of the time servers agreed with this machine's clock last, in seconds since 1970; 0: " +
+			"they have not, or none are configured.",
+	})
 	for _, r := range []result{resultSuccess, resultRefused, resultLimited, resultClock, resultFailed} {
 		m.requests.WithLabelValues(string(r))
 	}
