@@ -3,6 +3,7 @@ package tlog
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,9 +12,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/transparency-dev/merkle/compact"
 	"github.com/transparency-dev/merkle/proof"
 	"github.com/transparency-dev/merkle/rfc6962"
 	"github.com/transparency-dev/tessera"
+	"github.com/transparency-dev/tessera/api/layout"
 	"github.com/transparency-dev/tessera/client"
 	"golang.org/x/mod/sumdb/note"
 
@@ -178,19 +181,16 @@ func (p *publisher) answer(ctx context.Context) {
 	if c := p.log.cosigner; c != nil {
 		raw = c.cosigned(ctx, raw)
 	}
-	proofs, err := client.NewProofBuilder(ctx, p.last.Size, p.reader.ReadTile)
+	n := nodes{size: p.last.Size, read: p.reader.ReadTile, known: map[compact.NodeID][]byte{}}
 	for _, w := range covered {
-		r := proven{err: err}
-		if err == nil {
-			r.inclusion, r.err = p.prove(ctx, proofs, w, raw)
-		}
-		w.result <- r
+		in, err := p.prove(ctx, n, w, raw)
+		w.result <- proven{in, err}
 	}
 }
 
 // prove returns the proof for a waiter, which it verifies.
-func (p *publisher) prove(ctx context.Context, b *client.ProofBuilder, w *waiter, raw []byte) (Inclusion, error) {
-	hashes, err := b.InclusionProof(ctx, w.index)
+func (p *publisher) prove(ctx context.Context, n nodes, w *waiter, raw []byte) (Inclusion, error) {
+	hashes, err := n.inclusion(ctx, w.index)
 	if err == nil {
 		err = proof.VerifyInclusion(rfc6962.DefaultHasher, w.index, p.last.Size, w.leaf, hashes, p.last.Root)
 	}
@@ -200,6 +200,70 @@ func (p *publisher) prove(ctx context.Context, b *client.ProofBuilder, w *waiter
 	return Inclusion{
 		LogID: p.log.id, Index: w.index, Size: p.last.Size, Root: p.last.Root, Hashes: hashes, Checkpoint: raw,
 	}, nil
+}
+
+// nodes are hashes of a tree of size entries. They are kept, because the proofs of the entries of one batch have most
+// nodes in common: package client of Tessera computes each node of each proof from the lowest hashes of its tile.
+type nodes struct {
+	size  uint64
+	read  client.TileFetcherFunc
+	known map[compact.NodeID][]byte
+}
+
+// inclusion returns the inclusion proof of an entry (RFC 6962 §2.1.1).
+func (n nodes) inclusion(ctx context.Context, index uint64) ([][]byte, error) {
+	need, err := proof.Inclusion(index, n.size)
+	if err != nil {
+		return nil, err
+	}
+	hashes := make([][]byte, 0, len(need.IDs))
+	for _, id := range need.IDs {
+		hash, err := n.hash(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		hashes = append(hashes, hash)
+	}
+	return need.Rehash(hashes, rfc6962.DefaultHasher.HashChildren)
+}
+
+// hash returns the root of a perfect subtree: it reads the lowest hashes of a tile, and computes the others.
+func (n nodes) hash(ctx context.Context, id compact.NodeID) ([]byte, error) {
+	if hash, ok := n.known[id]; ok {
+		return hash, nil
+	}
+	if id.Level%layout.TileHeight == 0 {
+		return n.tile(ctx, id)
+	}
+	left, err := n.hash(ctx, compact.NewNodeID(id.Level-1, 2*id.Index))
+	if err != nil {
+		return nil, err
+	}
+	right, err := n.hash(ctx, compact.NewNodeID(id.Level-1, 2*id.Index+1))
+	if err != nil {
+		return nil, err
+	}
+	n.known[id] = rfc6962.DefaultHasher.HashChildren(left, right)
+	return n.known[id], nil
+}
+
+// tile reads the tile that contains the hash of id.
+func (n nodes) tile(ctx context.Context, id compact.NodeID) ([]byte, error) {
+	level, index := uint64(id.Level/layout.TileHeight), id.Index/layout.TileWidth
+	data, err := n.read(ctx, level, index, layout.PartialTileSize(level, index, n.size))
+	if err != nil {
+		return nil, err
+	}
+	first := index * layout.TileWidth
+	for i := range uint64(len(data) / sha256.Size) {
+		n.known[compact.NewNodeID(id.Level, first+i)] = data[i*sha256.Size : (i+1)*sha256.Size : (i+1)*sha256.Size]
+	}
+	hash, ok := n.known[id]
+	if !ok {
+		return nil, fmt.Errorf("the tile %d of level %d has %d bytes, and its hash %d is missing", index, level, len(data),
+			id.Index-first)
+	}
+	return hash, nil
 }
 
 // take removes the waiters whose entries a tree of size entries has.
