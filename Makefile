@@ -112,9 +112,9 @@ soak: $(BIN)/mayfly-bench ## issue many certificates in one run (SOAK_CERTS, at 
 	$(BIN)/mayfly-bench --grpc on --callers 64$$(printf ',64%.0s' 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19) --step $(SOAK_STEP) --max-requests $(SOAK_CERTS)
 
 CRASH ?= 12
-crash: ## fail each system call of the embedded log and each write of a TUF repository, and change each byte of a journal
+crash: ## fail each system call of the logs in this process and each write of a TUF repository, and change each byte of a journal
 	@command -v strace >/dev/null || apt-get install -y strace || echo "strace is not here and could not be installed: the test skips itself"
-	MAYFLY_CRASH=$(CRASH) $(GO) test -count=1 -timeout 60m -parallel 4 -run 'TestFaults|TestFullDisk|TestKilled|TestRotationKilled|TestStorageFails' -v ./ctlog/embedded
+	MAYFLY_CRASH=$(CRASH) $(GO) test -count=1 -timeout 60m -parallel 4 -run 'TestFaults|TestFullDisk|TestKilled|TestRotationKilled|TestStorageFails' -v ./ctlog/embedded ./tlog
 	MAYFLY_CRASH=$(CRASH) $(GO) test $(NOPGO) -count=1 -timeout 60m \
 		-run 'TestTUFCrash|TestTUFTampered|TestTUFReplaced|TestEveryByte' ./trust ./journal
 

@@ -24,6 +24,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/loglist"
 	"github.com/mayfly-ca/mayfly/monitor"
+	"github.com/mayfly-ca/mayfly/testkit/crash"
 	"github.com/mayfly-ca/mayfly/tlog"
 )
 
@@ -31,6 +32,10 @@ const origin = "rekor.mayfly.test"
 
 // The test binary is also the program of the process that is killed.
 func TestMain(m *testing.M) {
+	if dir := crash.Dir(); dir != "" {
+		addAll(dir)
+		return
+	}
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("k8s.io/klog/v2.(*flushDaemon).run.func1"))
 }
 

@@ -25,6 +25,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
 	"github.com/mayfly-ca/mayfly/tbs"
+	"github.com/mayfly-ca/mayfly/testkit/crash"
 	"github.com/mayfly-ca/mayfly/tlog"
 )
 
@@ -32,7 +33,7 @@ const origin = "mayfly.test/ct"
 
 // The test binary is also the program of the process that is killed.
 func TestMain(m *testing.M) {
-	if dir := os.Getenv("MAYFLY_TEST_LOG_DIR"); dir != "" {
+	if dir := crash.Dir(); dir != "" {
 		submitAll(dir)
 		return
 	}
