@@ -115,12 +115,15 @@ var layers = map[string][]string{
 	},
 	"dev": {"node", "ca", "client", "config", "server", "trust", "tsa", "dev/idp", "fault"},
 
+	// writes the files of a new instance; config: what is written is what config accepts
+	"setup": {"ca/signer", "ca/signer/backends", "config", "fault", "oidc"},
+
 	"cmd/internal/cli": {"fault"},
 	"cmd/mayfly": {
 		"cmd/internal/cli", "node", "dev", "dev/idp", "config", "oidc", "ca", "ca/signer", "rotation", "ctlog",
 		"monitor", "tlog",
 		"journal", "reconcile", "client", "trust", "inspect", "identity", "loglist", "tbs", "fault", "server",
-		"ceremony", "ca/signer/backends", "status", "doctor", "tsa",
+		"ceremony", "ca/signer/backends", "status", "doctor", "tsa", "setup", "backup",
 	},
 	// the one program with cgo
 	"cmd/mayfly-hsm":   {"cmd/internal/cli", "ca/signer/pkcs11/token", "ca/signer", "fault"},

@@ -13,9 +13,17 @@ import (
 
 // KeyBackend returns the block ca of a configuration with this key backend, without the settings that have no value.
 func KeyBackend(t backends.Table) ([]byte, error) {
-	node := encode(reflect.ValueOf(struct {
+	return Encode(struct {
 		CA backends.Table `yaml:"ca"`
-	}{t}))
+	}{t})
+}
+
+// Encode returns a struct of settings in YAML, without the settings that have no value.
+func Encode(settings any) ([]byte, error) {
+	node := encode(reflect.ValueOf(settings))
+	if node == nil {
+		return nil, nil
+	}
 	var out bytes.Buffer
 	enc := yaml.NewEncoder(&out)
 	enc.SetIndent(2)

@@ -24,6 +24,20 @@ func LoadPublic(path string) (*Config, []Warning, error) {
 	return (&loader{config: &Config{}, path: path, public: true}).load()
 }
 
+// Draft is a configuration that is not on disk yet.
+type Draft struct {
+	// Path is where the configuration will be. Messages begin with it.
+	Path string
+	// Main is the text of the configuration, Issuers that of the issuer file that it names.
+	Main, Issuers []byte
+}
+
+// Review finds what [Load] would refuse in the two texts. It does not look for the files that they name.
+func (d Draft) Review() ([]Warning, error) {
+	_, warnings, err := (&loader{config: &Config{}, path: d.Path, draft: &d}).load()
+	return warnings, err
+}
+
 func (l *loader) load() (*Config, []Warning, error) {
 	path := l.path
 	l.main, l.mainSource = l.readMain(path)
@@ -38,7 +52,9 @@ func (l *loader) load() (*Config, []Warning, error) {
 	l.defaults()
 	l.paths = absolute(l.config, dir)
 	l.checkSettings()
-	l.checkPaths()
+	if l.draft == nil {
+		l.checkPaths()
+	}
 	l.loadIssuers()
 	l.checkProduction()
 	l.warn()
@@ -84,6 +100,7 @@ type loader struct {
 	config                   *Config
 	path                     string // as the operator wrote it
 	public                   bool   // files with secrets need not exist
+	draft                    *Draft // the texts; nil: they are read from files
 	main, issuers            *tree  // nil: the file could not be read
 	mainSource, issuerSource []byte
 	paths, issuerPaths       []pathSetting
@@ -93,7 +110,12 @@ type loader struct {
 
 // readMain decodes the configuration file. If the tree has problems, the configuration must not be used.
 func (l *loader) readMain(path string) (*tree, []byte) {
-	src, p := readSource(path, path, "name the configuration file with --config")
+	src, p := source{name: path}, (*Problem)(nil)
+	if l.draft != nil {
+		src.data = l.draft.Main
+	} else {
+		src, p = readSource(path, path, "name the configuration file with --config")
+	}
 	if p != nil {
 		l.problems = append(l.problems, *p)
 		return nil, nil
@@ -134,8 +156,12 @@ func (l *loader) loadIssuers() {
 		return // reported by checkSettings
 	}
 	name := shown(l.path, file)
-	var p *Problem
-	src, p := readSource(file, name, "write the path of the issuer file, relative to this file")
+	src, p := source{name: name}, (*Problem)(nil)
+	if l.draft != nil {
+		src.data = l.draft.Issuers
+	} else {
+		src, p = readSource(file, name, "write the path of the issuer file, relative to this file")
+	}
 	if p != nil {
 		l.setting(fault.BadSetting(name+" "+p.What, p.Fix, "identity", "file"))
 		return
@@ -152,7 +178,9 @@ func (l *loader) checkIssuers(dir string) {
 	l.issuerPaths = absolute(&l.config.Issuers, dir)
 	l.issuers.add(l.config.Issuers.Check())
 	l.issuers.add(l.checkKeyAlgorithms())
-	l.checkPathSettings(l.issuers, l.issuerPaths)
+	if l.draft == nil {
+		l.checkPathSettings(l.issuers, l.issuerPaths)
+	}
 }
 
 // setting adds a problem of the main file.

@@ -49,7 +49,7 @@ func newRoot() *cobra.Command {
 	root.Version = version.Read().Version
 	root.SetVersionTemplate("mayfly {{.Version}}\n")
 	o.Add(root)
-	root.AddCommand(newDev(o), newServe(o), newStatus(), newDoctor(), newRequest(o), newInspect(), newVerify(),
+	root.AddCommand(newDev(o), newInit(), newServe(o), newStatus(), newDoctor(), newRequest(o), newInspect(), newVerify(),
 		newConfig(), newCA(), newTrust(), newAudit(), newLog(), newSLO(), newBench(), newVersion())
 	cli.ExplainArguments(root)
 	return root

@@ -207,12 +207,35 @@ func Serve(tb testing.TB, set Setup) *Server {
 		"identity: {file: identity.yaml}\nca:\n  file: {chain: chain.pem, key: key.pem}\n%sct:\n%s%s",
 		s.HTTP, s.GRPC, s.Admin, secured+set.Listen, set.CA, logs, set.More))
 	s.env, s.level = append(os.Environ(), set.Env...), set.LogLevel
-	tb.Cleanup(func() {
-		_ = s.Cmd.Process.Signal(os.Interrupt)
-		_ = s.Cmd.Wait()
-	})
+	tb.Cleanup(func() { _ = s.Stop() })
 	s.start(tb)
 	return s
+}
+
+// Existing says which instance [Start] starts.
+type Existing struct {
+	Dir         string // of mayfly.yaml
+	HTTP, Admin string // its listeners
+	TLS         *tls.Config
+	Env         []string
+}
+
+// Start starts "mayfly serve" with a configuration that exists, and waits until the server is ready.
+func Start(tb testing.TB, e Existing) *Server {
+	tb.Helper()
+	s := &Server{Logs: &logbuf.Buffer{}, Dir: e.Dir, HTTP: e.HTTP, GRPC: e.HTTP, Admin: e.Admin, TLS: e.TLS}
+	s.env = append(os.Environ(), e.Env...)
+	tb.Cleanup(func() { _ = s.Stop() })
+	s.start(tb)
+	return s
+}
+
+// Stop interrupts the server and waits until it has ended.
+func (s *Server) Stop() error {
+	if err := s.Cmd.Process.Signal(os.Interrupt); err != nil {
+		return err
+	}
+	return s.Cmd.Wait()
 }
 
 // start starts the process and waits until it is ready.

@@ -1,0 +1,124 @@
+package setup
+
+import (
+	"bytes"
+	_ "embed" // the templates
+	"encoding/json"
+	"strings"
+	"text/template"
+
+	"github.com/mayfly-ca/mayfly/ca/signer/backends"
+	"github.com/mayfly-ca/mayfly/ca/signer/file"
+	"github.com/mayfly-ca/mayfly/ca/signer/kms"
+	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/internal/secret"
+)
+
+//go:embed mayfly.yaml.tmpl
+var configTemplate string
+
+//go:embed identity.yaml.tmpl
+var issuersTemplate string
+
+// texts are the two files of a configuration.
+type texts struct{ config, issuers []byte }
+
+// render returns the texts of the configuration, which [config.Draft] accepts.
+func (p *Plan) render() (texts, []config.Warning, error) {
+	v, err := p.values()
+	if err != nil {
+		return texts{}, nil, err
+	}
+	var out texts
+	if out.config, err = execute(configTemplate, v); err != nil {
+		return texts{}, nil, err
+	}
+	if out.issuers, err = execute(issuersTemplate, v); err != nil {
+		return texts{}, nil, err
+	}
+	warnings, err := config.Draft{Path: ConfigFile, Main: out.config, Issuers: out.issuers}.Review()
+	return out, warnings, err
+}
+
+// values are what the templates read.
+type values struct {
+	*Plan
+	HTTP, GRPC string
+	Issuers    []issuerValues
+	CA         string // the block of the key backend
+	Origin     string // of the log of certificates
+}
+
+type issuerValues struct {
+	Issuer
+	Rule, Expression, Web string
+}
+
+func (p *Plan) values() (*values, error) {
+	named := *p
+	var err error
+	for _, path := range []*string{&named.TLS.Certificate, &named.TLS.Key, &named.TLS.CABundle} {
+		if *path, err = absolute(*path); err != nil {
+			return nil, err
+		}
+	}
+	if named.Password, err = forConfig(p.Password); err != nil {
+		return nil, err
+	}
+	v := &values{Plan: &named, Origin: p.Host() + "/ct"}
+	v.HTTP, v.GRPC = p.Listener()
+	for _, i := range p.Issuers {
+		i = i.withDefaults()
+		name, expression := i.Rule()
+		v.Issuers = append(v.Issuers, issuerValues{i, name, expression, i.parameter()})
+	}
+	v.CA, err = block(named.key(p.CAKey, CADir+"/chain.pem", CADir+"/ca-key.pem"))
+	return v, err
+}
+
+// key returns the key backend of a key at a URI, or in a file if the URI is empty.
+func (p *Plan) key(uri, chain, keyFile string) backends.Table {
+	if uri != "" {
+		return backends.Table{KMS: &kms.Settings{Chain: chain, Key: uri}}
+	}
+	return backends.Table{File: &file.Settings{Chain: chain, Key: keyFile, Password: p.Password}}
+}
+
+// forConfig returns the source of a password for a configuration.
+func forConfig(s *secret.Source) (*secret.Source, error) {
+	if s == nil {
+		return nil, nil //nolint:nilnil // no password
+	}
+	path, err := absolute(s.File)
+	return &secret.Source{Env: s.Env, File: path}, err
+}
+
+// block returns a key backend in YAML.
+func block(t backends.Table) (string, error) {
+	data, err := config.Encode(t)
+	return strings.TrimRight(string(data), "\n"), err
+}
+
+func execute(text string, v *values) ([]byte, error) {
+	t, err := template.New("").Funcs(template.FuncMap{
+		"quote": quote,
+		"indent": func(n int, text string) string {
+			return strings.ReplaceAll(text, "\n", "\n"+strings.Repeat(" ", n))
+		},
+	}).Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	err = t.Execute(&out, v)
+	return out.Bytes(), err
+}
+
+// quote returns a text as YAML: a string of JSON is one of YAML.
+func quote(text string) (string, error) {
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(text)
+	return strings.TrimSuffix(out.String(), "\n"), err
+}

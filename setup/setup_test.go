@@ -1,0 +1,204 @@
+package setup_test
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/secret"
+	"github.com/mayfly-ca/mayfly/oidc"
+	"github.com/mayfly-ca/mayfly/setup"
+)
+
+// plan returns a plan that is right, in a directory of its own.
+func plan(t *testing.T, change ...func(*setup.Plan)) *setup.Plan {
+	t.Helper()
+	p := &setup.Plan{
+		Dir: filepath.Join(t.TempDir(), "instance"), URL: "https://ca.example.com", Organization: "Example Inc.",
+		TLS: setup.TLS{Certificate: "/etc/tls.pem", Key: "/etc/tls-key.pem"}, Password: &secret.Source{Env: "PASSWORD"},
+		Issuers: []setup.Issuer{{URL: "https://accounts.example.com", Owner: "example.com"}},
+	}
+	for _, c := range change {
+		c(p)
+	}
+	return p
+}
+
+// Each plan becomes a configuration that is accepted without a warning, and whose text has what the plan says.
+func TestPlans(t *testing.T) {
+	t.Parallel()
+	issuers := func(all ...setup.Issuer) func(*setup.Plan) {
+		return func(p *setup.Plan) { p.Issuers = all }
+	}
+	for name, row := range map[string]struct {
+		change func(*setup.Plan)
+		want   []string
+	}{
+		"files": {func(*setup.Plan) {}, []string{
+			`http: "0.0.0.0:443"`, `grpc: "0.0.0.0:443"`, `certificate: "/etc/tls.pem"`, "env: PASSWORD",
+			`origin: "ca.example.com/ct"`, `allow: "claims.email.endsWith(\"@example.com\")"`, "type: email",
+		}},
+		"a port in the URL": {func(p *setup.Plan) { p.URL = "https://ca.example.com:8443" }, []string{
+			`http: "0.0.0.0:8443"`, `url: "https://ca.example.com:8443"`, `origin: "ca.example.com/ct"`,
+		}},
+		"ACME": {func(p *setup.Plan) {
+			p.TLS = setup.TLS{ACME: true, Email: "ops@example.com", Directory: "https://acme.example.com/d", CABundle: "/ca"}
+		}, []string{
+			`domains: ["ca.example.com"]`, `email: "ops@example.com"`, "https://acme.example.com/d", `ca_bundle: "/ca"`,
+		}},
+		"a proxy": {func(p *setup.Plan) { p.TLS = setup.TLS{Proxy: true} }, []string{
+			`http: "127.0.0.1:5555"`, `grpc: "127.0.0.1:5554"`, "trusted_proxies:",
+		}},
+		"loopback": {func(p *setup.Plan) { p.URL, p.TLS = "http://127.0.0.1:7555", setup.TLS{} }, []string{
+			`http: "127.0.0.1:7555"`,
+		}},
+		"listeners": {func(p *setup.Plan) { p.Listen, p.Admin = "10.0.0.1:443", "127.0.0.1:9" }, []string{
+			`http: "10.0.0.1:443"`, `admin: "127.0.0.1:9"`,
+		}},
+		"a key in a KMS": {func(p *setup.Plan) { p.CAKey, p.Password = "awskms:///alias/ca", nil }, []string{
+			"kms:", "key: awskms:///alias/ca", "chain: ca/chain.pem",
+		}},
+		"a plain key": {func(p *setup.Plan) { p.Password = nil }, []string{"key: ca/ca-key.pem"}},
+		"GitHub": {issuers(setup.Issuer{Profile: setup.GitHub, Owner: "example"}), []string{
+			`"https://token.actions.githubusercontent.com":`, `profile: "github-workflow"`,
+			`allow: "claims.repository_owner == \"example\""`,
+		}},
+		"GitLab": {issuers(setup.Issuer{Profile: setup.GitLab, URL: "https://git.example.com", Owner: "a/b"}), []string{
+			`parameters: {url: "https://git.example.com"}`, `claims.namespace_path.startsWith(\"a/b/\")`,
+		}},
+		"GitHub Enterprise": {issuers(setup.Issuer{
+			Profile: setup.GitHub, URL: "https://ghe.example.com/_services/token", Web: "https://ghe.example.com/",
+		}), []string{`parameters: {url: "https://ghe.example.com"}`}},
+		"two": {issuers(setup.Issuer{URL: "https://a.example.com", Owner: "a.example.com"}, setup.Issuer{
+			URL: "https://b.example.com", ClientID: "other", Owner: "b.example.com",
+		}), []string{`"https://a.example.com":`, `"https://b.example.com":`, `client-id: "other"`}},
+		"text of all kinds": {func(p *setup.Plan) { p.Organization = `A: "B" # {C} <D> – é` }, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := plan(t, row.change)
+			w, err := p.Write()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, one := range w.Warnings {
+				t.Error(one)
+			}
+			var text []byte
+			for _, file := range []string{w.Config, filepath.Join(p.Dir, setup.IssuersFile)} {
+				data, err := os.ReadFile(file)
+				if err != nil {
+					t.Fatal(err)
+				}
+				text = append(text, data...)
+				for line := range strings.Lines(string(data)) {
+					if len([]rune(line)) > 121 || strings.TrimRight(line, " ") != line {
+						t.Errorf("%s: %q", file, line)
+					}
+				}
+			}
+			for _, want := range row.want {
+				if !bytes.Contains(text, []byte(want)) {
+					t.Errorf("no %q in\n%s", want, text)
+				}
+			}
+		})
+	}
+}
+
+// Each shipped profile with a public provider becomes an issuer file that is accepted.
+func TestProfiles(t *testing.T) {
+	t.Parallel()
+	tried := 0
+	for _, info := range oidc.Profiles() {
+		p := plan(t, func(p *setup.Plan) { p.Issuers = []setup.Issuer{{Profile: info.Name}} })
+		missing := false
+		for _, value := range info.Parameters {
+			missing = missing || value == ""
+		}
+		err := p.Check()
+		if len(info.Issuers) == 0 || strings.Contains(info.Issuers[0], "*") {
+			if s, ok := errors.AsType[*fault.Setting](err); !ok || s.Path[0] != "issuer" {
+				t.Errorf("%s: %v", info.Name, err)
+			}
+			continue
+		}
+		if _, err := p.Write(); err != nil && !missing {
+			t.Errorf("%s: %v", info.Name, err)
+		}
+		tried++
+	}
+	if tried < 5 {
+		t.Errorf("%d profiles", tried)
+	}
+}
+
+// A wrong plan is refused with the name of the flag, and leaves nothing behind.
+func TestRefused(t *testing.T) {
+	t.Parallel()
+	for want, change := range map[string]func(*setup.Plan){
+		"dir: is missing":                         func(p *setup.Plan) { p.Dir = "" },
+		"organization: is missing":                func(p *setup.Plan) { p.Organization = "" },
+		"organization: is missing, longer":        func(p *setup.Plan) { p.Organization = "a\nproduction: false" },
+		"url: is missing":                         func(p *setup.Plan) { p.URL = "" },
+		"is not the URL of a server":              func(p *setup.Plan) { p.URL = "https://ca.example.com/path" },
+		"over a network without encryption":       func(p *setup.Plan) { p.URL, p.TLS = "http://ca.example.com", setup.TLS{} },
+		"url: the port is missing":                func(p *setup.Plan) { p.URL, p.TLS = "http://localhost", setup.TLS{} },
+		"tls: where the certificate":              func(p *setup.Plan) { p.TLS = setup.TLS{} },
+		"tls: the certificate of the server can":  func(p *setup.Plan) { p.TLS.Proxy = true },
+		"tls: the certificate and its key belong": func(p *setup.Plan) { p.TLS.Key = "" },
+		"tls: the settings of ACME need ACME":     func(p *setup.Plan) { p.TLS.Email = "a@example.com" },
+		"tls: a URL with http has no certificate": func(p *setup.Plan) { p.URL = "http://localhost:80" },
+		"listen: \"x\" is not HOST:PORT":          func(p *setup.Plan) { p.Listen = "x" },
+		"ca-key: \"x\" is not the URI":            func(p *setup.Plan) { p.CAKey = "x" },
+		"issuer: is missing":                      func(p *setup.Plan) { p.Issuers = nil },
+		"issuer: https://accounts.example.com is": func(p *setup.Plan) { p.Issuers = append(p.Issuers, p.Issuers[0]) },
+		"issuer: \"x\" is not the URL":            func(p *setup.Plan) { p.Issuers[0].URL = "x" },
+		"issuer: the keys of http://a.example.com would be fetched": func(p *setup.Plan) {
+			p.Issuers[0].URL = "http://a.example.com"
+		},
+		"profile: the profile \"x\" is unknown": func(p *setup.Plan) { p.Issuers[0].Profile = "x" },
+		"owner: \"x\\\"\" is not the name":      func(p *setup.Plan) { p.Issuers[0].Owner = `x"` },
+		"owner: the profile buildkite-job has":  func(p *setup.Plan) { p.Issuers[0].Profile = "buildkite-job" },
+		"password: exactly one of env and file": func(p *setup.Plan) { p.Password = &secret.Source{} },
+	} {
+		p := plan(t, change)
+		_, err := p.Write()
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %s", err, want)
+		}
+		if _, err := os.Stat(p.Dir); p.Dir != "" && !os.IsNotExist(err) {
+			t.Errorf("%s: the directory was made", want)
+		}
+	}
+}
+
+// A directory with a file is refused and not changed; an empty one is used.
+func TestDirectory(t *testing.T) {
+	t.Parallel()
+	p := plan(t)
+	if err := os.Mkdir(p.Dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Write(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(p.Dir, setup.ConfigFile)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Write(); err == nil || !strings.Contains(err.Error(), "is not empty") {
+		t.Errorf("%v", err)
+	}
+	if _, err := os.Stat(filepath.Join(p.Dir, setup.IssuersFile)); err != nil {
+		t.Error(err)
+	}
+	for _, dir := range []string{setup.CADir, setup.JournalDir, setup.StateDir} {
+		if st, err := os.Stat(filepath.Join(p.Dir, dir)); err != nil || st.Mode().Perm() != 0o700 {
+			t.Errorf("%s: %v, %v", dir, st, err)
+		}
+	}
+}
