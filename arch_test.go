@@ -118,6 +118,9 @@ var layers = map[string][]string{
 	// writes the files of a new instance; config: what is written is what config accepts
 	"setup": {"ca/signer", "ca/signer/backends", "config", "fault", "oidc"},
 
+	// copies an instance, and restores it
+	"backup": {"config", "fault", "journal", "reconcile", "tlog"},
+
 	"cmd/internal/cli": {"fault"},
 	"cmd/mayfly": {
 		"cmd/internal/cli", "node", "dev", "dev/idp", "config", "oidc", "ca", "ca/signer", "rotation", "ctlog",

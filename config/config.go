@@ -79,6 +79,7 @@ type Config struct {
 
 	main, issuers *tree // positions of the settings
 	places        []pathSetting
+	issuerPlaces  []pathSetting // of the issuer file
 
 	// Files are the files that the configuration was read from or names, absolute: what to watch for changes.
 	Files []string `yaml:"-"`

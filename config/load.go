@@ -65,6 +65,7 @@ func (l *loader) load() (*Config, []Warning, error) {
 	sum := sha256.Sum256(slices.Concat(a[:], b[:]))
 	l.config.Digest = hex.EncodeToString(sum[:])
 	l.config.dir, l.config.main, l.config.issuers, l.config.places = dir, l.main, l.issuers, l.paths
+	l.config.issuerPlaces = l.issuerPaths
 	l.config.Files = l.files(filepath.Join(dir, filepath.Base(path)))
 	return l.config, l.warnings, nil
 }

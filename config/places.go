@@ -2,12 +2,78 @@ package config
 
 import (
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/secret"
 )
+
+// Path is a file or a directory that a configuration names.
+type Path struct {
+	// Setting is the path of the setting, such as ca.file.key; in the issuer file if Issuers is true.
+	Setting string
+	Issuers bool
+	// Path is absolute.
+	Path string
+	// Dir says that it is a directory, Made that it is a file that the CA makes.
+	Dir, Made bool
+}
+
+// Paths lists the files and directories that both files name, the issuer file among them. Patterns are not listed.
+func (c *Config) Paths() []Path {
+	var out []Path
+	add := func(p pathSetting, issuers bool) {
+		out = append(out, Path{strings.Join(p.path, "."), issuers, *p.at, p.isDir(), p.kind == pathWrite})
+	}
+	for _, p := range c.places {
+		add(p, false)
+	}
+	for _, p := range c.issuerPlaces {
+		add(p, true)
+	}
+	return out
+}
+
+// Environment lists the environment variables that have secrets of the configuration, sorted.
+func (c *Config) Environment() []string {
+	names := map[string]bool{}
+	collectEnvironment(reflect.ValueOf(c), names)
+	collectEnvironment(reflect.ValueOf(&c.Issuers), names)
+	return slices.Sorted(maps.Keys(names))
+}
+
+func collectEnvironment(v reflect.Value, names map[string]bool) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() {
+			collectEnvironment(v.Elem(), names)
+		}
+	case reflect.Struct:
+		if s, is := v.Interface().(secret.Source); is {
+			if s.Env != "" {
+				names[s.Env] = true
+			}
+			return
+		}
+		for _, f := range fieldsOf(v.Type()) {
+			collectEnvironment(v.FieldByIndex(f.index), names)
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			collectEnvironment(v.Index(i), names)
+		}
+	case reflect.Map:
+		for _, k := range v.MapKeys() {
+			collectEnvironment(v.MapIndex(k), names)
+		}
+	}
+}
 
 // Places finds directories that the CA must create or write to, and that this process cannot. Its errors are
 // [fault.Setting] values for [Config.Locate]. It writes nothing. [Load] does not check this, because other users load a

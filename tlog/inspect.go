@@ -34,6 +34,9 @@ func Inspect(c Config) error {
 	if err := c.checkShards(shards, nil); err != nil {
 		return fault.BadSetting(err.Error(), "", "dir")
 	}
+	if err := c.checkFence(); err != nil {
+		return err
+	}
 	var errs []error
 	for _, s := range shards {
 		dir := c.ShardDir(s)

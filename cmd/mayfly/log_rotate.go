@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -9,14 +10,17 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
+	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/terminal"
+	"github.com/mayfly-ca/mayfly/internal/version"
 	"github.com/mayfly-ca/mayfly/tlog"
 )
 
 type logRotateFlags struct {
 	config, at, name       string
 	yes, unpublished, json bool
+	restored               bool
 }
 
 func newLogRotate() *cobra.Command {
@@ -45,6 +49,8 @@ func newLogRotate() *cobra.Command {
 	fl.BoolVar(&f.yes, "yes", false, "make the shard; without this flag nothing changes")
 	fl.BoolVar(&f.unpublished, "unpublished", false,
 		"allow an --at sooner than the lead: verifiers without the new key refuse what is signed from then on")
+	fl.BoolVar(&f.restored, "restored", false,
+		"close every shard of a log that was restored from a backup, and make a new one that is active at once")
 	fl.BoolVar(&f.json, "json", false, "print JSON")
 	return cmd
 }
@@ -56,6 +62,9 @@ func (f *logRotateFlags) run(w io.Writer, now time.Time) error {
 	cfg, c, err := embeddedOf(f.config)
 	if err != nil {
 		return err
+	}
+	if f.restored {
+		return f.replace(w, cfg, c)
 	}
 	r := tlog.Rotation{Name: f.name, Unpublished: f.unpublished}
 	if f.at != "" {
@@ -80,6 +89,30 @@ func (f *logRotateFlags) run(w io.Writer, now time.Time) error {
 	}
 	if err != nil {
 		return located(cfg, fault.Under(err, "ct", "embedded"))
+	}
+	if f.json {
+		return cli.WriteJSON(w, shards)
+	}
+	return f.print(w, shards)
+}
+
+// replace closes the shards of a restored log.
+func (f *logRotateFlags) replace(w io.Writer, cfg *config.Config, c tlog.Config) error {
+	if f.at != "" || f.name != "" || f.unpublished {
+		return cli.Usage("--restored makes a shard that is active at once; remove --at, --name and --unpublished")
+	}
+	if !f.yes {
+		return cli.Usage("--restored closes every shard of the log; add --yes to do that")
+	}
+	if _, err := c.Replace(context.Background(), tlog.Options{UserAgent: version.UserAgent()}); err != nil {
+		if s, ok := errors.AsType[*fault.Setting](err); ok && len(s.Path) == 1 && s.Path[0] == "restored" {
+			return cli.Usage("--restored: %s", s.Problem)
+		}
+		return located(cfg, fault.Under(err, "ct", "embedded"))
+	}
+	shards, err := c.Shards()
+	if err != nil {
+		return err
 	}
 	if f.json {
 		return cli.WriteJSON(w, shards)

@@ -50,7 +50,8 @@ func newRoot() *cobra.Command {
 	root.SetVersionTemplate("mayfly {{.Version}}\n")
 	o.Add(root)
 	root.AddCommand(newDev(o), newInit(), newServe(o), newStatus(), newDoctor(), newRequest(o), newInspect(), newVerify(),
-		newConfig(), newCA(), newTrust(), newAudit(), newLog(), newSLO(), newBench(), newVersion())
+		newConfig(), newCA(), newTrust(), newAudit(), newLog(), newBackup(), newRestore(), newSLO(), newBench(),
+		newVersion())
 	cli.ExplainArguments(root)
 	return root
 }

@@ -90,6 +90,12 @@ func plain(p []byte) bool {
 	return true
 }
 
+// Binary returns the output of a screen, for data that is not text. It returns false for a terminal.
+func Binary(w io.Writer) (io.Writer, bool) {
+	to, ok := unwrap(w).(io.Writer)
+	return to, ok && !IsTerminal(w)
+}
+
 // unwrap returns the output of a screen, and any other w unchanged.
 func unwrap(w any) any {
 	if s, ok := w.(*Screen); ok {

@@ -1,0 +1,245 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mayfly-ca/mayfly/backup"
+	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
+	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/internal/durable"
+	"github.com/mayfly-ca/mayfly/internal/human"
+	"github.com/mayfly-ca/mayfly/internal/shell"
+	"github.com/mayfly-ca/mayfly/internal/terminal"
+	"github.com/mayfly-ca/mayfly/internal/version"
+)
+
+// standardStream is the name of a file that means standard input or output.
+const standardStream = "-"
+
+func newBackup() *cobra.Command {
+	var path, to string
+	var final, asJSON bool
+	cmd := &cobra.Command{
+		Use:   "backup --config FILE --out FILE",
+		Short: "Write one consistent copy of an instance while it runs",
+		Long: "backup writes a tar archive with the configuration, every file and directory that the configuration names, " +
+			"the logs and\n" +
+			"the journal. The server may run and issue meanwhile. Each log and the journal are copied as of one moment, " +
+			"and the\n" +
+			"journal has every decision of which the logs have an entry.\n\n" +
+			"The archive has private keys: encrypt it (--out - writes to standard output, for example for age). It does not " +
+			"have\n" +
+			"passwords from environment variables, and not the uses of tokens.\n\n" +
+			"--final moves an instance: no server may run, and afterwards none starts with the originals of the logs. Only " +
+			"after a\n" +
+			"final backup do the logs continue without further questions where it is restored.",
+		Example: "  mayfly backup --config /etc/mayfly/mayfly.yaml --out /backup/mayfly.tar\n" +
+			"  mayfly backup --config mayfly.yaml --out - | age -r age1... > mayfly.tar.age",
+		Args: cobra.NoArgs,
+		RunE: runs(func(cmd *cobra.Command, _ []string) error {
+			switch {
+			case path == "":
+				return cli.Usage("--config is missing; write --config FILE")
+			case to == "":
+				return cli.Usage("--out is missing; write --out FILE, or - for standard output")
+			case to == standardStream && final:
+				return cli.Usage("--final needs a file: the originals are marked when the archive is on disk")
+			case to == standardStream && asJSON:
+				return cli.Usage("--json and --out - both write to standard output; write a file")
+			}
+			p := terminal.NewProgress(cmd.ErrOrStderr())
+			o := backup.Options{
+				Path: path, Final: final, Tool: "mayfly " + version.Read().Version,
+				Progress: func(files int, size int64) {
+					p.Showf("%s, %d MiB", human.Count(files, "file"), size>>20)
+				},
+			}
+			m, err := writeBackup(cmd, to, o)
+			p.Clear()
+			if errors.Is(err, backup.ErrRunning) {
+				return cli.Usage("--final: %w", err)
+			}
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return cli.WriteJSON(cmd.OutOrStdout(), m)
+			}
+			out := cmd.OutOrStdout()
+			if to == standardStream {
+				out = cmd.ErrOrStderr()
+			}
+			return printBackup(out, m, to)
+		}),
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&path, "config", "", "configuration file (required)")
+	fl.StringVar(&to, "out", "", "file for the archive, which must not exist, or - for standard output (required)")
+	fl.BoolVar(&final, "final", false, "move the instance: no server may run, and none starts with the originals afterwards")
+	fl.BoolVar(&asJSON, "json", false, "print the manifest as JSON")
+	return cmd
+}
+
+// writeBackup writes the archive to a file, which appears when it is complete, or to standard output.
+func writeBackup(cmd *cobra.Command, to string, o backup.Options) (m *backup.Manifest, err error) {
+	if to == standardStream {
+		out, ok := terminal.Binary(cmd.OutOrStdout())
+		if !ok {
+			return nil, cli.Usage("--out -: standard output is a terminal, and the archive is not text; write a file")
+		}
+		m, _, err = backup.Write(cmd.Context(), out, o)
+		return m, err
+	}
+	if _, err := os.Lstat(to); !errors.Is(err, fs.ErrNotExist) {
+		return nil, errors.Join(err, fmt.Errorf("%s exists, and existing files are never overwritten", to))
+	}
+	temp, err := os.CreateTemp(filepath.Dir(to), "."+filepath.Base(to)+".new-*") // mode 0600
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, temp.Close(), os.Remove(temp.Name()))
+		}
+	}()
+	m, finish, err := backup.Write(cmd.Context(), temp, o)
+	defer func() { err = errors.Join(err, finish(err == nil)) }()
+	if err == nil {
+		err = temp.Sync()
+	}
+	if err == nil {
+		err = os.Link(temp.Name(), to) // does not replace a file
+	}
+	if err == nil {
+		err = errors.Join(temp.Close(), os.Remove(temp.Name()), durable.SyncDir(filepath.Dir(to)))
+	}
+	return m, err
+}
+
+func printBackup(w io.Writer, m *backup.Manifest, to string) error {
+	st := terminal.StyleFor(w)
+	if err := describeBackup(w, st, m); err != nil {
+		return err
+	}
+	for _, o := range m.Omitted {
+		fmt.Fprintln(w, "not in the archive: "+terminal.Printable(o))
+	}
+	if len(m.Environment) > 0 {
+		fmt.Fprintln(w, "The secrets in these environment variables are not in the archive: "+
+			strings.Join(m.Environment, ", ")+".")
+	}
+	if to == standardStream {
+		return nil
+	}
+	return terminal.Flow(w, st, "The archive has private keys: keep it where only you can read it. Try it: mayfly restore "+
+		"--from "+shell.Quote(to)+" --to DIR")
+}
+
+// describeBackup prints what an archive has.
+func describeBackup(w io.Writer, st terminal.Style, m *backup.Manifest) error {
+	var t terminal.Table
+	for _, l := range m.Logs {
+		for _, s := range l.Shards {
+			t.Add(l.Setting, fmt.Sprintf("%s, %s", s.Origin, human.Count(int(s.Size), "entry"))) //nolint:gosec // it fits
+		}
+	}
+	if m.Journal != nil {
+		t.Add("journal", fmt.Sprintf("up to record %d", m.Journal.Seq))
+	}
+	t.Add("written", m.Begun.Format(time.RFC3339)+" to "+m.Ended.Format(time.RFC3339))
+	return t.Write(w, st)
+}
+
+func newRestore() *cobra.Command {
+	var from string
+	var asJSON bool
+	o := backup.RestoreOptions{}
+	cmd := &cobra.Command{
+		Use:   "restore --from FILE --to DIR",
+		Short: "Restore an instance from a backup, and verify all of it",
+		Long: "restore writes the instance into a new directory. Before that it verifies everything: the digest of each file, " +
+			"the\n" +
+			"configuration, every hash, entry and signature of the logs, and the chain of the journal. It overwrites no " +
+			"file. Run it as\n" +
+			"the user that the CA runs as.\n\n" +
+			"A log must never sign two histories. After the backup of a running server, the server may have signed more. The " +
+			"logs are\n" +
+			"therefore marked, and the server does not start, until \"mayfly log rotate --restored\" has closed them and " +
+			"made logs with\n" +
+			"new keys: signatures from before still verify. After a final backup (\"mayfly backup --final\") the logs " +
+			"continue.",
+		Example: "  mayfly restore --from mayfly.tar --to /var/lib/mayfly\n" +
+			"  age -d -i key.txt mayfly.tar.age | mayfly restore --from - --to /var/lib/mayfly",
+		Args: cobra.NoArgs,
+		RunE: runs(func(cmd *cobra.Command, _ []string) error {
+			if from == "" || o.Dir == "" {
+				return cli.Usage("--from and --to are required; write --from FILE --to DIR")
+			}
+			in := cmd.InOrStdin()
+			if from != standardStream {
+				f, err := os.Open(from)
+				if err != nil {
+					return err
+				}
+				defer f.Close() //nolint:errcheck // only read
+				in = f
+			}
+			p := terminal.NewProgress(cmd.ErrOrStderr())
+			o.Progress = func(what string) { p.Showf("verifying %s", what) }
+			r, err := backup.Restore(cmd.Context(), in, o)
+			p.Clear()
+			if _, wrong := errors.AsType[config.Problems](err); wrong {
+				return fmt.Errorf("the configuration cannot be used on this machine: %w", err)
+			}
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return cli.WriteJSON(cmd.OutOrStdout(), r)
+			}
+			return printRestored(cmd.OutOrStdout(), r)
+		}),
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&from, "from", "", "archive, or - for standard input (required)")
+	fl.StringVar(&o.Dir, "to", "", "directory for the instance; it must not exist, or be empty (required)")
+	fl.BoolVar(&o.Unchanged, "unchanged", false,
+		"state that no server has signed anything since the backup: the logs continue. If that is wrong, they sign a second history")
+	fl.BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func printRestored(w io.Writer, r *backup.Restored) error {
+	st := terminal.StyleFor(w)
+	m := &r.Manifest
+	if err := describeBackup(w, st, m); err != nil {
+		return err
+	}
+	for _, u := range r.Unverified {
+		fmt.Fprintln(w, st.Yellow("not verified: "+terminal.Printable(u)))
+	}
+	fmt.Fprintf(w, "%s restored and verified.\n", human.Count(r.Files+r.Elsewhere, "file"))
+	if len(m.Environment) > 0 {
+		fmt.Fprintln(w, "Set these environment variables, which have secrets: "+strings.Join(m.Environment, ", ")+".")
+	}
+	config := shell.Quote(r.Config)
+	if !r.Continue && len(m.Logs) > 0 {
+		if err := terminal.Flow(w, st, "The server may have signed more after the backup, so its logs do not continue. "+
+			"Close them, make logs with new keys, and give verifiers the new trusted root:"); err != nil {
+			return err
+		}
+		fmt.Fprintf(w, "mayfly log rotate --config %s --restored --yes\nmayfly trust export --config %s --url %s --out trust\n",
+			config, config, "URL")
+	}
+	_, err := fmt.Fprintf(w, "mayfly doctor --config %s\nmayfly serve --config %s\n", config, config)
+	return err
+}
