@@ -116,7 +116,10 @@ var layers = map[string][]string{
 	"dev": {"node", "ca", "client", "config", "server", "trust", "tsa", "dev/idp", "fault"},
 
 	// writes the files of a new instance; config: what is written is what config accepts
-	"setup": {"ca/signer", "ca/signer/backends", "config", "fault", "oidc"},
+	"setup": {
+		"ca/signer", "ca/signer/backends", "ceremony", "config", "ctlog/embedded", "fault", "node", "oidc", "tlog", "trust",
+		"tsa",
+	},
 
 	// copies an instance, and restores it
 	"backup": {"config", "fault", "journal", "reconcile", "tlog"},

@@ -1,9 +1,13 @@
 // Package setup writes the files of a new instance. A [Plan] goes in, a directory with mayfly.yaml, the issuer file and
-// the directories that both name comes out. "mayfly init" is its first caller.
+// the directories that both name comes out. For a private Sigstore, keys, chains, logs and the first TUF repository are
+// made, too.
 //
 // The configuration that is written MUST be one that [config.Load] accepts: the texts are decoded and checked before
-// the first file is written. Nothing is replaced: the directory MUST be new or empty. mayfly.yaml is written last, so
-// that a directory with this file is complete.
+// the first file is written. Nothing is replaced: the directory MUST be new or empty. After an error, nothing that was
+// written is left.
+//
+// The private keys of the roots, and those of the TUF roles root and targets, are written to the directory for offline
+// keys and to no other place. No key or password may be in an error.
 package setup
 
 import (
@@ -29,6 +33,10 @@ const (
 	JournalDir  = "journal" // the journal, alone in its directory
 	StateDir    = "state"   // what survives a restart, such as keys of identity providers
 	LogDir      = "ct"      // the log of certificates; the first start makes it
+	TSADir      = "tsa"     // the chain of the timestamp authority, and its key if that is in a file
+	TUFDir      = "tuf"     // the TUF repository, and the keys of snapshot and timestamp
+	TrustDir    = "trust"   // what clients need: trusted root, signing configuration, root of the TUF repository
+	OfflineDir  = "offline" // the keys to move to another medium
 )
 
 // Plan describes an instance.
@@ -52,6 +60,24 @@ type Plan struct {
 	// Password is the source of the password of the keys that the server reads from files, for the configuration. Nil:
 	// these keys are not encrypted.
 	Password *secret.Source
+	// Private says to make a private Sigstore. Nil: the configuration of a CA, whose key is made afterwards.
+	Private *Private
+}
+
+// Private describes the other parts of a private Sigstore.
+type Private struct {
+	// TSAKey is the URI of the key of the timestamp authority in a key management service. "": it is made in a file.
+	TSAKey string
+	// Offline is the directory for the keys that the server does not need. "": [OfflineDir] in the instance. It is made,
+	// and must be empty if it exists.
+	Offline string
+	// RootPassword is the source of the password of the keys in Offline. Nil: they are not encrypted.
+	RootPassword *secret.Source
+	// Iterations is the number of iterations of the key derivation for new keys. Zero: the default of package ceremony.
+	// Only tests use fewer.
+	Iterations int
+	// Tool is the name and the version of the program, for the transcripts.
+	Tool string
 }
 
 // TLS says where the certificate of the server is from: two files, an ACME CA, or a proxy in front. For a URL with http,
@@ -129,6 +155,12 @@ func (p *Plan) Check() error {
 	if p.CAKey != "" && !keySchemes.MatchString(p.CAKey) {
 		bad(fmt.Sprintf("%q is not the URI of a key", p.CAKey), "write for example awskms:///alias/NAME or "+
 			"hashivault://NAME; for a key in an HSM see docs/keys-hsm.md", "ca-key")
+	}
+	if p.Private != nil {
+		if key := p.Private.TSAKey; key != "" && !keySchemes.MatchString(key) {
+			bad(fmt.Sprintf("%q is not the URI of a key", key), "write for example awskms:///alias/NAME", "tsa-key")
+		}
+		errs = append(errs, fault.Under(p.Private.RootPassword.Check(), "root-password"))
 	}
 	errs = append(errs, fault.Under(p.Password.Check(), "password"))
 	if len(p.Issuers) == 0 {

@@ -45,7 +45,8 @@ type values struct {
 	*Plan
 	HTTP, GRPC string
 	Issuers    []issuerValues
-	CA         string // the block of the key backend
+	CA, TSA    string // the blocks of the key backends
+	TUF        string // the password of the TUF repository, in a block
 	Origin     string // of the log of certificates
 }
 
@@ -72,12 +73,23 @@ func (p *Plan) values() (*values, error) {
 		name, expression := i.Rule()
 		v.Issuers = append(v.Issuers, issuerValues{i, name, expression, i.parameter()})
 	}
-	v.CA, err = block(named.key(p.CAKey, CADir+"/chain.pem", CADir+"/ca-key.pem"))
+	if v.CA, err = block(named.key(p.CAKey, CADir)); err != nil || p.Private == nil {
+		return v, err
+	}
+	if v.TSA, err = block(named.key(p.Private.TSAKey, TSADir)); err != nil {
+		return nil, err
+	}
+	if named.Password != nil {
+		v.TUF, err = block(struct {
+			Password *secret.Source `yaml:"password"`
+		}{named.Password})
+	}
 	return v, err
 }
 
-// key returns the key backend of a key at a URI, or in a file if the URI is empty.
-func (p *Plan) key(uri, chain, keyFile string) backends.Table {
+// key returns the key backend of a key at a URI, or in a file of the directory if the URI is empty.
+func (p *Plan) key(uri, dir string) backends.Table {
+	chain, keyFile := dir+"/chain.pem", dir+"/"+dir+"-key.pem"
 	if uri != "" {
 		return backends.Table{KMS: &kms.Settings{Chain: chain, Key: uri}}
 	}
@@ -93,9 +105,9 @@ func forConfig(s *secret.Source) (*secret.Source, error) {
 	return &secret.Source{Env: s.Env, File: path}, err
 }
 
-// block returns a key backend in YAML.
-func block(t backends.Table) (string, error) {
-	data, err := config.Encode(t)
+// block returns settings in YAML.
+func block(settings any) (string, error) {
+	data, err := config.Encode(settings)
 	return strings.TrimRight(string(data), "\n"), err
 }
 

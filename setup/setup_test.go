@@ -3,15 +3,20 @@ package setup_test
 import (
 	"bytes"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/secret"
+	"github.com/mayfly-ca/mayfly/node"
 	"github.com/mayfly-ca/mayfly/oidc"
 	"github.com/mayfly-ca/mayfly/setup"
+	"github.com/mayfly-ca/mayfly/testkit/ondisk"
+	"github.com/mayfly-ca/mayfly/trust"
 )
 
 // plan returns a plan that is right, in a directory of its own.
@@ -81,7 +86,7 @@ func TestPlans(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := plan(t, row.change)
-			w, err := p.Write()
+			w, err := p.Write(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -127,7 +132,7 @@ func TestProfiles(t *testing.T) {
 			}
 			continue
 		}
-		if _, err := p.Write(); err != nil && !missing {
+		if _, err := p.Write(t.Context()); err != nil && !missing {
 			t.Errorf("%s: %v", info.Name, err)
 		}
 		tried++
@@ -167,7 +172,7 @@ func TestRefused(t *testing.T) {
 		"password: exactly one of env and file": func(p *setup.Plan) { p.Password = &secret.Source{} },
 	} {
 		p := plan(t, change)
-		_, err := p.Write()
+		_, err := p.Write(t.Context())
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %s", err, want)
 		}
@@ -184,13 +189,13 @@ func TestDirectory(t *testing.T) {
 	if err := os.Mkdir(p.Dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.Write(); err != nil {
+	if _, err := p.Write(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Remove(filepath.Join(p.Dir, setup.ConfigFile)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.Write(); err == nil || !strings.Contains(err.Error(), "is not empty") {
+	if _, err := p.Write(t.Context()); err == nil || !strings.Contains(err.Error(), "is not empty") {
 		t.Errorf("%v", err)
 	}
 	if _, err := os.Stat(filepath.Join(p.Dir, setup.IssuersFile)); err != nil {
@@ -199,6 +204,104 @@ func TestDirectory(t *testing.T) {
 	for _, dir := range []string{setup.CADir, setup.JournalDir, setup.StateDir} {
 		if st, err := os.Stat(filepath.Join(p.Dir, dir)); err != nil || st.Mode().Perm() != 0o700 {
 			t.Errorf("%s: %v, %v", dir, st, err)
+		}
+	}
+}
+
+// A private Sigstore has all keys: those of the roots, and of the TUF roles root and targets, are offline and nowhere
+// else. The configuration loads without a warning, and the TUF repository has what the files for clients have.
+func TestPrivate(t *testing.T) {
+	t.Parallel()
+	passwords := t.TempDir()
+	for _, name := range []string{"server", "roots"} {
+		if err := os.WriteFile(filepath.Join(passwords, name), []byte("the password of "+name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	offline := filepath.Join(t.TempDir(), "stick")
+	p := plan(t, func(p *setup.Plan) {
+		p.Password = &secret.Source{File: filepath.Join(passwords, "server")}
+		p.TLS = setup.TLS{Proxy: true}
+		p.Private = &setup.Private{
+			Offline: offline, RootPassword: &secret.Source{File: filepath.Join(passwords, "roots")}, Iterations: 1000,
+		}
+	})
+	w, err := p.Write(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := map[string]bool{}
+	for path, content := range ondisk.Contents(t, p.Dir) {
+		if strings.Contains(content, "PRIVATE KEY") {
+			rel, err := filepath.Rel(p.Dir, path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			keys[rel] = true
+			if !strings.Contains(content, "ENCRYPTED") && rel != "ct/log.key.pem" { // the log makes its own key
+				t.Errorf("%s is not encrypted", rel)
+			}
+		}
+	}
+	want := map[string]bool{
+		"ca/ca-key.pem": true, "tsa/tsa-key.pem": true, "ct/log.key.pem": true, "tuf/keys/snapshot.pem": true,
+		"tuf/keys/timestamp.pem": true,
+	}
+	if !maps.Equal(keys, want) {
+		t.Errorf("keys of the server: %v", keys)
+	}
+	away := []string{}
+	for path, content := range ondisk.Contents(t, offline) {
+		away = append(away, filepath.Base(path))
+		if !strings.Contains(content, "ENCRYPTED") {
+			t.Errorf("%s is not encrypted", path)
+		}
+	}
+	slices.Sort(away)
+	if !slices.Equal(away, []string{"ca-root-key.pem", "tsa-root-key.pem", "tuf-root-key.pem", "tuf-targets-key.pem"}) ||
+		w.Offline != offline {
+		t.Errorf("offline: %v", away)
+	}
+	report, err := node.Check(t.Context(), w.Config, false)
+	if err != nil || len(report.Warnings) > 0 {
+		t.Errorf("%v, %v", report.Warnings, err)
+	}
+	r, err := trust.InspectTUF(trust.TUFOptions{Dir: filepath.Join(p.Dir, setup.TUFDir)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, ok := r.Target(trust.TrustedRootTarget)
+	file, err := os.ReadFile(filepath.Join(p.Dir, setup.TrustDir, trust.RootName))
+	if err != nil || !ok || !bytes.Equal(root, file) {
+		t.Errorf("the TUF repository has another trusted root: %v", err)
+	}
+	material, err := trust.ParseTrustedRoot(root)
+	if err != nil || len(material.Authorities) != 1 || len(material.Timestamps) != 1 || len(material.Logs) != 1 {
+		t.Errorf("%+v, %v", material, err)
+	}
+}
+
+// After an error nothing is left, and no error has a password.
+func TestPrivateRefused(t *testing.T) {
+	t.Parallel()
+	occupied := t.TempDir()
+	if err := os.WriteFile(filepath.Join(occupied, "x"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for want, private := range map[string]*setup.Private{
+		"tsa-key: \"x\" is not the URI":          {TSAKey: "x"},
+		"root-password: exactly one of env":      {RootPassword: &secret.Source{}},
+		"root-password.file: ":                   {RootPassword: &secret.Source{File: "/no/such/file"}},
+		"offline: " + occupied + " is not empty": {Offline: occupied},
+		"the chain in tsa: ":                     {TSAKey: "hashivault://no-such-key"},
+	} {
+		p := plan(t, func(p *setup.Plan) { p.Password, p.TLS, p.Private = nil, setup.TLS{Proxy: true}, private })
+		private.Iterations = 1000
+		if _, err := p.Write(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %s", err, want)
+		}
+		if entries, err := os.ReadDir(p.Dir); err == nil && len(entries) > 0 {
+			t.Errorf("%s: left %v", want, entries)
 		}
 	}
 }

@@ -1,8 +1,10 @@
 package setup
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -15,13 +17,15 @@ import (
 type Written struct {
 	// Config is the path of mayfly.yaml.
 	Config string
+	// Offline is the directory with the keys that the server does not need; "" if there is none.
+	Offline string
 	// Warnings are about settings that work and that the operator should know of.
 	Warnings []config.Warning
 }
 
 // Write makes the directory with its files. Errors of the plan are those of [Plan.Check]. After an error, nothing that
 // Write made is left.
-func (p *Plan) Write() (_ *Written, err error) {
+func (p *Plan) Write(ctx context.Context) (_ *Written, err error) {
 	if err := p.Check(); err != nil {
 		return nil, err
 	}
@@ -29,16 +33,32 @@ func (p *Plan) Write() (_ *Written, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := p.claim(); err != nil {
-		return nil, err
-	}
+	var made []string
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, p.abandon())
+			err = errors.Join(err, abandon(made))
 		}
 	}()
+	dirs := []string{p.Dir}
+	if p.Private != nil {
+		if err := errors.Join(readable(p.Password, "password"), readable(p.Private.RootPassword, "root-password")); err != nil {
+			return nil, err
+		}
+		dirs = append(dirs, p.offline())
+	}
+	for i, dir := range dirs {
+		if err := claim(dir, []string{"dir", "offline"}[i]); err != nil {
+			return nil, err
+		}
+		made = append(made, dir)
+	}
 	for _, name := range []string{CADir, JournalDir, StateDir} {
 		if err := os.Mkdir(filepath.Join(p.Dir, name), 0o700); err != nil {
+			return nil, err
+		}
+	}
+	if p.Private != nil {
+		if err := p.ceremonies(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -50,31 +70,41 @@ func (p *Plan) Write() (_ *Written, err error) {
 			return nil, err
 		}
 	}
-	return &Written{Config: filepath.Join(p.Dir, ConfigFile), Warnings: warnings}, nil
+	w := &Written{Config: filepath.Join(p.Dir, ConfigFile), Warnings: warnings}
+	if p.Private == nil {
+		return w, nil
+	}
+	w.Offline = p.offline()
+	return w, p.publish(ctx, w.Config)
 }
 
-// claim makes the directory, which must be new or empty.
-func (p *Plan) claim() error {
-	if err := os.MkdirAll(p.Dir, 0o700); err != nil {
+// claim makes a directory, which must be new or empty.
+func claim(dir, setting string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	entries, err := os.ReadDir(p.Dir)
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
 	}
 	if len(entries) > 0 {
-		return fault.BadSetting(fmt.Sprintf("%s is not empty (it has %s)", p.Dir, entries[0].Name()),
-			"choose a new directory: existing files are never overwritten", "dir")
+		return fault.BadSetting(fmt.Sprintf("%s is not empty (it has %s)", dir, entries[0].Name()),
+			"choose a new directory: existing files are never overwritten", setting)
 	}
 	return nil
 }
 
-// abandon removes what was made in the directory, which was empty before.
-func (p *Plan) abandon() error {
-	entries, err := os.ReadDir(p.Dir)
-	errs := []error{err}
-	for _, e := range entries {
-		errs = append(errs, os.RemoveAll(filepath.Join(p.Dir, e.Name())))
+// abandon removes what was made in directories that were empty before.
+func abandon(dirs []string) error {
+	var errs []error
+	for _, dir := range dirs {
+		entries, err := os.ReadDir(dir)
+		if !errors.Is(err, fs.ErrNotExist) { // below another one
+			errs = append(errs, err)
+		}
+		for _, e := range entries {
+			errs = append(errs, os.RemoveAll(filepath.Join(dir, e.Name())))
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -13,37 +13,49 @@ import (
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/shell"
+	"github.com/mayfly-ca/mayfly/internal/version"
 	"github.com/mayfly-ca/mayfly/setup"
 )
 
 // initFlags are the flags of "init".
 type initFlags struct {
-	plan     setup.Plan
-	issuer   setup.Issuer
-	password passwordFlags
-	plain    bool
+	plan                   setup.Plan
+	private                setup.Private
+	sigstore               bool
+	issuer                 setup.Issuer
+	password, rootPassword passwordFlags
+	plain                  bool
 }
 
 func newInit() *cobra.Command {
-	f := &initFlags{}
+	f := &initFlags{rootPassword: passwordFlags{prefix: "root-"}}
 	cmd := &cobra.Command{
-		Use:   "init [DIR]",
+		Use:   "init [--private-sigstore] [DIR]",
 		Short: "Write the configuration of a new server",
 		Long: "init writes a directory with mayfly.yaml and identity.yaml, both with comments, for a server in " +
 			"production: TLS, a log of\n" +
 			"certificates, a journal, a canary. Then \"mayfly ca init\" makes the key and the chain, and the server " +
 			"can start: init\n" +
 			"prints both commands. In a terminal, init asks for each value that no flag sets.\n\n" +
+			"With --private-sigstore, init makes a complete Sigstore: also the keys and chains of the CA and of a " +
+			"timestamp authority,\n" +
+			"the log, and a TUF repository that gives clients all they need. The server can start at once. The keys that " +
+			"it does not\n" +
+			"need are in a directory of their own (--offline): move them to a medium that is kept offline.\n\n" +
 			"The configuration is checked before it is written. init overwrites no file.",
 		Example: "  mayfly init /var/lib/mayfly --url https://ca.example.com --organization \"Example Inc.\" \\\n" +
 			"    --issuer https://accounts.example.com --owner example.com --tls-certificate tls.pem --tls-key " +
 			"tls-key.pem\n" +
-			"  mayfly init ca --url https://ca.example.com --profile github-workflow --owner example --acme",
+			"  mayfly init ca --url https://ca.example.com --profile github-workflow --owner example --acme\n" +
+			"  mayfly init --private-sigstore /var/lib/sigstore --url https://sigstore.example.com --organization Example \\\n" +
+			"    --issuer https://accounts.example.com --owner example.com --acme --password-file /etc/sigstore/password \\\n" +
+			"    --offline /media/stick --root-password-env ROOT_PASSWORD",
 		Args: cobra.MaximumNArgs(1),
 		RunE: runs(f.run),
 	}
 	fl := cmd.Flags()
 	p := &f.plan
+	fl.BoolVar(&f.sigstore, "private-sigstore", false, "make a complete private Sigstore, with its keys")
 	fl.StringVar(&p.URL, "url", "", "URL at which clients reach the server, such as https://ca.example.com")
 	fl.StringVar(&p.Organization, "organization", "", "name of the operator")
 	fl.StringVar(&f.issuer.URL, "issuer", "", "URL of the identity provider whose tokens get certificates")
@@ -64,8 +76,13 @@ func newInit() *cobra.Command {
 		"address for clients, HOST:PORT (default: all addresses and the port of --url; with --proxy, loopback)")
 	fl.StringVar(&p.Admin, "admin", "", "address for operators, HOST:PORT (default: 127.0.0.1:2112)")
 	fl.StringVar(&p.CAKey, "ca-key", "", "URI of the CA's key in a key management service (default: a file)")
-	f.password.register(cmd, "the CA's key")
-	fl.BoolVar(&f.plain, "no-password", false, "the CA's key is not encrypted")
+	fl.StringVar(&f.private.TSAKey, "tsa-key", "",
+		"URI of the key of the timestamp authority in a key management service (default: a file)")
+	fl.StringVar(&f.private.Offline, "offline", "",
+		"directory for the keys that the server does not need (default: DIR/offline)")
+	f.password.register(cmd, "the keys that the server reads from files")
+	f.rootPassword.register(cmd, "the keys in --offline")
+	fl.BoolVar(&f.plain, "no-password", false, "keys for which no password is named are not encrypted")
 	cli.CompleteWords(cmd, "profile", profileNames()...)
 	return cmd
 }
@@ -85,7 +102,7 @@ func (f *initFlags) run(cmd *cobra.Command, args []string) error {
 	if err := f.complete(); err != nil {
 		return err
 	}
-	w, err := f.plan.Write()
+	w, err := f.plan.Write(cmd.Context())
 	if s, ok := errors.AsType[*fault.Setting](err); ok && s.File == "" {
 		return cli.Usage("%s", f.flagged(s))
 	}
@@ -116,16 +133,39 @@ func (f *initFlags) complete() error {
 		f.plan.Issuers = []setup.Issuer{f.issuer}
 	}
 	f.plan.URL = strings.TrimSuffix(f.plan.URL, "/")
-	switch {
-	case f.plan.CAKey != "" && (f.password.named() || f.plain):
-		return cli.Usage("--ca-key names a key outside this machine; the flags for passwords belong to a key in a file")
-	case f.plan.CAKey != "" || f.plain && !f.password.named():
-		return nil
-	case !f.password.named() || f.plain:
-		return cli.Usage("write one of --password-env NAME, --password-file FILE and --no-password: where the server " +
-			"gets the password of the CA's key")
+	if f.sigstore {
+		f.plan.Private = &f.private
+		f.private.Tool, f.private.Iterations = "mayfly "+version.Read().Version, keyIterations
+	} else if f.private.TSAKey != "" || f.private.Offline != "" || f.rootPassword.named() {
+		return cli.Usage("--tsa-key, --offline and the flags for the root password need --private-sigstore")
 	}
-	f.plan.Password = &f.password.source
+	if err := f.secrets(); err != nil {
+		return err
+	}
+	if f.password.named() {
+		f.plan.Password = &f.password.source
+	}
+	if f.rootPassword.named() {
+		f.private.RootPassword = &f.rootPassword.source
+	}
+	return nil
+}
+
+// secrets checks that each key in a file has a password, or explicitly none.
+func (f *initFlags) secrets() error {
+	outside := f.plan.CAKey != "" && !f.sigstore
+	switch {
+	case outside && (f.password.named() || f.plain):
+		return cli.Usage("--ca-key names a key outside this machine; the flags for passwords belong to a key in a file")
+	case f.plain && f.password.named() && (!f.sigstore || f.rootPassword.named()):
+		return cli.Usage("write one of --password-env NAME, --password-file FILE and --no-password")
+	case !outside && !f.plain && !f.password.named():
+		return cli.Usage("write one of --password-env NAME, --password-file FILE and --no-password: where the server " +
+			"gets the password of its keys")
+	case f.sigstore && !f.plain && !f.rootPassword.named():
+		return cli.Usage("write one of --root-password-env NAME, --root-password-file FILE and --no-password: the " +
+			"password of the keys in --offline")
+	}
 	return nil
 }
 
@@ -166,11 +206,13 @@ func (f *initFlags) guide(ask *asker) error {
 	if err := f.guideTLS(ask); err != nil {
 		return err
 	}
-	if p.CAKey == "" && !f.password.named() && !f.plain {
+	if (p.CAKey == "" || f.sigstore) && !f.password.named() && !f.plain {
 		f.password.source.Env = passwordVariable
 	}
-	fmt.Fprintf(ask.out, "\nThe server gets the password of its key from the environment variable %s.\n"+
-		"Files: %s\n\n", f.password.source.Env, p.Dir)
+	if env := f.password.source.Env; env != "" {
+		fmt.Fprintf(ask.out, "\nThe server gets the password of its keys from the environment variable %s.\n", env)
+	}
+	fmt.Fprintf(ask.out, "\nFiles: %s\n\n", p.Dir)
 	return ask.confirm("Write them?")
 }
 
@@ -232,6 +274,9 @@ func (f *initFlags) guideTLS(ask *asker) error {
 // print prints what to do next. The commands can be copied.
 func (f *initFlags) print(out io.Writer, w *setup.Written) error {
 	p := &f.plan
+	if p.Private != nil {
+		return f.printPrivate(out, w)
+	}
 	fmt.Fprintf(out, "# %s has %s and %s: read both.\n", p.Dir, setup.ConfigFile, setup.IssuersFile)
 	if p.CAKey != "" {
 		fmt.Fprintf(out, "# The key of the CA is %s. Make its chain from a plan: docs/ceremony.md.\n"+
@@ -240,6 +285,23 @@ func (f *initFlags) print(out io.Writer, w *setup.Written) error {
 		fmt.Fprintf(out, "# The key and the chain of the CA, then the server:\nmayfly ca init --dir %s --organization %s%s\n",
 			shell.Quote(filepath.Join(p.Dir, setup.CADir)), shell.Quote(p.Organization), f.passwordFlags())
 	}
+	_, err := fmt.Fprintf(out, "mayfly serve --config %s\n# In a second terminal, what works and what does not:\n"+
+		"mayfly doctor --config %s\n", shell.Quote(w.Config), shell.Quote(w.Config))
+	return err
+}
+
+// printPrivate prints what to do with a private Sigstore.
+func (f *initFlags) printPrivate(out io.Writer, w *setup.Written) error {
+	p := &f.plan
+	in := func(name string) string { return filepath.Join(p.Dir, name) }
+	fmt.Fprintf(out, "# %s is a complete Sigstore: read %s and %s.\n", p.Dir, setup.ConfigFile, setup.IssuersFile)
+	fmt.Fprintf(out, "# Move the keys in %s to a medium that is kept offline, with a copy elsewhere: the roots of both\n"+
+		"# chains, and the keys of the TUF roles root and targets. The server does not need them.\n", w.Offline)
+	if s := p.Password; s != nil && s.Env != "" {
+		fmt.Fprintf(out, "# The server gets the password of its keys from the environment variable %s.\n", s.Env)
+	}
+	fmt.Fprintf(out, "# Clients need %s and the URL of the TUF repository, or the files in %s.\n",
+		in(setup.TrustDir+"/1.root.json"), in(setup.TrustDir))
 	_, err := fmt.Fprintf(out, "mayfly serve --config %s\n# In a second terminal, what works and what does not:\n"+
 		"mayfly doctor --config %s\n", shell.Quote(w.Config), shell.Quote(w.Config))
 	return err
