@@ -118,7 +118,6 @@ var layers = map[string][]string{
 	// writes the files of a new instance; config: what is written is what config accepts
 	"setup": {
 		"ca/signer", "ca/signer/backends", "ceremony", "config", "ctlog/embedded", "fault", "node", "oidc", "tlog", "trust",
-		"tsa",
 	},
 
 	// copies an instance, and restores it

@@ -171,29 +171,37 @@ func (b *writer) directory(at string) error {
 	})
 }
 
-// put writes a file of size bytes, whose original is at the path at. A file that was written before is not written
-// again: two settings may name it.
-func (b *writer) put(at string, mode fs.FileMode, changed time.Time, size int64, content io.Reader) error {
-	name := b.name(at)
+// original is a file to write, of size bytes, whose original is at the path at.
+type original struct {
+	at      string
+	mode    fs.FileMode
+	changed time.Time
+	size    int64
+	content io.Reader
+}
+
+// put writes a file. A file that was written before is not written again: two settings may name it.
+func (b *writer) put(f original) error {
+	name := b.name(f.at)
 	if b.names[name] {
 		return nil
 	}
-	if err := b.directory(filepath.Dir(at)); err != nil {
+	if err := b.directory(filepath.Dir(f.at)); err != nil {
 		return err
 	}
 	b.names[name] = true
 	if err := b.out.WriteHeader(&tar.Header{
-		Typeflag: tar.TypeReg, Name: name, Mode: int64(mode), ModTime: changed, Size: size, Format: tar.FormatPAX,
+		Typeflag: tar.TypeReg, Name: name, Mode: int64(f.mode), ModTime: f.changed, Size: f.size, Format: tar.FormatPAX,
 	}); err != nil {
 		return err
 	}
 	digest := sha256.New()
-	if _, err := io.Copy(io.MultiWriter(b.out, digest), content); err != nil {
-		return fmt.Errorf("%s: %w", at, err)
+	if _, err := io.Copy(io.MultiWriter(b.out, digest), f.content); err != nil {
+		return fmt.Errorf("%s: %w", f.at, err)
 	}
 	fmt.Fprintf(&b.sums, "%x  %s\n", digest.Sum(nil), name)
 	b.count++
-	b.bytes += size
+	b.bytes += f.size
 	if b.o.Progress != nil {
 		b.o.Progress(b.count, b.bytes)
 	}
@@ -214,7 +222,7 @@ func (b *writer) copyFile(at string) error {
 	if err != nil {
 		return err
 	}
-	return b.put(at, st.Mode().Perm(), st.ModTime(), int64(len(data)), bytes.NewReader(data))
+	return b.put(original{at, st.Mode().Perm(), st.ModTime(), int64(len(data)), bytes.NewReader(data)})
 }
 
 // files writes the configuration and the files that it names.
@@ -306,7 +314,7 @@ func (b *writer) tree(ctx context.Context, dir string, state bool) error {
 			return err
 		}
 		for i, f := range before {
-			if err := b.put(f.path, f.mode, f.changed, int64(len(contents[i])), bytes.NewReader(contents[i])); err != nil {
+			if err := b.put(original{f.path, f.mode, f.changed, int64(len(contents[i])), bytes.NewReader(contents[i])}); err != nil {
 				return err
 			}
 		}
@@ -376,8 +384,10 @@ func logsOf(cfg *config.Config) (out []logSetting) {
 func (b *writer) logs(ctx context.Context) error {
 	for _, l := range logsOf(b.cfg) {
 		copied, err := l.config.Copy(ctx, func(f tlog.File) error {
-			return b.put(filepath.Join(l.config.Dir, filepath.FromSlash(f.Name)), f.Mode, f.Time, int64(len(f.Data)),
-				bytes.NewReader(f.Data))
+			return b.put(original{
+				filepath.Join(l.config.Dir, filepath.FromSlash(f.Name)), f.Mode, f.Time, int64(len(f.Data)),
+				bytes.NewReader(f.Data),
+			})
 		})
 		if err != nil {
 			return fmt.Errorf("%s: %w", l.setting, err)
@@ -405,7 +415,7 @@ func (b *writer) journal(context.Context) error {
 		return err
 	}
 	copied, err := journal.Copy(at, func(f journal.CopiedFile) error {
-		return b.put(filepath.Join(filepath.Dir(at), f.Name), f.Mode, b.o.Now(), f.Size, f.Content)
+		return b.put(original{filepath.Join(filepath.Dir(at), f.Name), f.Mode, b.o.Now(), f.Size, f.Content})
 	})
 	if err != nil {
 		return fmt.Errorf("audit.file: %w", err)

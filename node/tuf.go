@@ -255,6 +255,24 @@ func (n *Node) wantedTUF(s *snapshot, r *trust.Repository) ([][]byte, error) {
 	return [][]byte{root, signing}, err
 }
 
+// Documents returns the trusted root and the signing configuration for the clients of a configuration, as its CA
+// publishes them to an empty TUF repository. It needs no private key and no password.
+func Documents(cfg *config.Config) (root, signing []byte, err error) {
+	f, err := loadPublic(cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	m, err := f.trustMaterial(cfg, cfg.PublicURL())
+	if err != nil {
+		return nil, nil, cfg.Locate(err)
+	}
+	if root, err = trust.Merge(nil, m); err != nil {
+		return nil, nil, err
+	}
+	signing, err = f.services(cfg, m).SigningConfig()
+	return root, signing, err
+}
+
 // untrusted returns the issuing certificates that no verifier may trust.
 func (f *loadedFiles) untrusted() (out []*x509.Certificate) {
 	if f.rotation == nil {

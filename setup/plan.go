@@ -37,6 +37,8 @@ const (
 	TUFDir      = "tuf"     // the TUF repository, and the keys of snapshot and timestamp
 	TrustDir    = "trust"   // what clients need: trusted root, signing configuration, root of the TUF repository
 	OfflineDir  = "offline" // the keys to move to another medium
+
+	TUFRoot = "1.root.json" // the root of the TUF repository, which clients are given
 )
 
 // Plan describes an instance.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/mayfly-ca/mayfly/ca/signer/backends"
 	"github.com/mayfly-ca/mayfly/ca/signer/file"
@@ -19,7 +18,6 @@ import (
 	"github.com/mayfly-ca/mayfly/node"
 	"github.com/mayfly-ca/mayfly/tlog"
 	"github.com/mayfly-ca/mayfly/trust"
-	"github.com/mayfly-ca/mayfly/tsa"
 )
 
 // offline returns the directory for the keys that the server does not need.
@@ -83,16 +81,11 @@ func (p *Plan) publish(ctx context.Context, configFile string) error {
 	if err := openOnce(ctx, *cfg.CT.Embedded); err != nil {
 		return err
 	}
-	material, err := node.TrustMaterial(cfg, cfg.PublicURL())
+	root, signing, err := node.Documents(cfg)
 	if err != nil {
 		return err
 	}
-	services := p.services(cfg.PublicURL(), material.Authorities[0].Chain[0].NotBefore)
-	root, err := material.TrustedRoot()
-	if err != nil {
-		return err
-	}
-	signing, err := services.SigningConfig()
+	both, err := trust.TrustConfig(root, signing)
 	if err != nil {
 		return err
 	}
@@ -100,21 +93,12 @@ func (p *Plan) publish(ctx context.Context, configFile string) error {
 	if err := os.Mkdir(dir, 0o755); err != nil { //nolint:gosec // trust material is public
 		return err
 	}
-	if err := trust.WriteFiles(dir, material, services); err != nil {
-		return err
-	}
-	return p.firstTUF(root, signing)
-}
-
-// services are the services of the instance for signers.
-func (p *Plan) services(url string, from time.Time) trust.Services {
-	s := trust.Services{CA: url, TSA: url + tsa.Path, Operator: p.Organization, From: from.UTC().Truncate(time.Second)}
-	for _, i := range p.Issuers {
-		if i.Profile == "" && s.OIDC == "" { // people sign in there
-			s.OIDC = i.URL
+	for name, data := range map[string][]byte{trust.RootName: root, trust.SigningName: signing, trust.ConfigName: both} {
+		if err := durable.CreateFile(filepath.Join(dir, name), data, 0o644); err != nil {
+			return err
 		}
 	}
-	return s
+	return p.firstTUF(root, signing)
 }
 
 // openOnce makes a log with its key and its first checkpoint.
@@ -126,48 +110,59 @@ func openOnce(ctx context.Context, c embedded.Config) error {
 	return log.Close(ctx)
 }
 
-// offlineRoles are the roles of a TUF repository whose keys the server does not need.
-var offlineRoles = []string{"root", "targets"}
-
-// firstTUF makes the TUF repository with its first content, and moves the keys of root and targets.
+// firstTUF makes the TUF repository, whose keys of root and targets are offline, and publishes its first content with
+// them.
 func (p *Plan) firstTUF(contents ...[]byte) error {
-	dir := filepath.Join(p.Dir, TUFDir)
 	password, err := p.Password.Read()
 	if err != nil {
 		return fault.Under(err, "password")
 	}
-	r, err := trust.InitTUF(trust.TUFOptions{Dir: dir, Password: password})
+	o := trust.TUFOptions{Dir: filepath.Join(p.Dir, TUFDir), Offline: filepath.Join(p.offline(), TUFDir), Password: password}
+	r, err := trust.InitTUF(o)
 	if err != nil {
 		return err
 	}
-	if _, err := r.Publish(contents...); err != nil {
-		return err
-	}
-	root, err := os.ReadFile(filepath.Join(dir, "repository", "1.root.json"))
+	request, err := r.Request(contents...)
 	if err != nil {
 		return err
 	}
-	if err := durable.CreateFile(filepath.Join(p.Dir, TrustDir, "1.root.json"), root, 0o644); err != nil {
+	review, err := trust.ReviewRequest(trust.TUFOptions{Dir: o.Offline, Password: password}, request, false)
+	if err != nil {
 		return err
 	}
-	for _, role := range offlineRoles {
-		if err := move(filepath.Join(dir, "keys", role+".pem"), filepath.Join(p.offline(), "tuf-"+role+"-key.pem")); err != nil {
-			return err
-		}
+	signed, err := review.Sign()
+	if err != nil {
+		return err
 	}
-	return nil
+	if _, err := r.PublishSigned(signed); err != nil {
+		return err
+	}
+	first, err := os.ReadFile(filepath.Join(o.Dir, "repository", TUFRoot))
+	if err != nil {
+		return err
+	}
+	if err := durable.CreateFile(filepath.Join(p.Dir, TrustDir, TUFRoot), first, 0o644); err != nil {
+		return err
+	}
+	return errors.Join(p.offlinePassword(filepath.Join(o.Offline, "keys", "root.pem")),
+		p.offlinePassword(filepath.Join(o.Offline, "keys", "targets.pem")))
 }
 
-// move moves a file, which has a private key, to another directory, which may be on another medium.
-func move(from, to string) error {
-	data, err := os.ReadFile(from)
+// offlinePassword encrypts a key with the password of the offline keys, in place of that of the server's keys.
+func (p *Plan) offlinePassword(name string) error {
+	key, err := ceremony.OpenKey(context.Background(), ceremony.FileKey(name, "", p.Password), ceremony.Options{})
 	if err != nil {
 		return err
 	}
-	if err := durable.CreateFile(to, data, 0o600); err != nil {
+	password, err := p.Private.RootPassword.Read()
+	if err != nil {
+		return fault.Under(err, "root-password")
+	}
+	data, err := ceremony.EncodeKey(key.Signer, password)
+	if err = errors.Join(err, key.Close()); err != nil {
 		return err
 	}
-	return errors.Join(os.Remove(from), durable.SyncDir(filepath.Dir(from)))
+	return durable.WriteFile(name, data, 0o600)
 }
 
 // readable returns an error if the password of the keys cannot be read.

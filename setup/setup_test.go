@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/mayfly-ca/mayfly/ceremony"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/secret"
 	"github.com/mayfly-ca/mayfly/node"
@@ -252,13 +253,25 @@ func TestPrivate(t *testing.T) {
 	}
 	away := []string{}
 	for path, content := range ondisk.Contents(t, offline) {
-		away = append(away, filepath.Base(path))
-		if !strings.Contains(content, "ENCRYPTED") {
-			t.Errorf("%s is not encrypted", path)
+		rel, err := filepath.Rel(offline, path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasSuffix(rel, ".pem") {
+			continue // what the signer of TUF metadata compares with
+		}
+		away = append(away, rel)
+		password := &secret.Source{File: filepath.Join(passwords, "roots")}
+		key, err := ceremony.OpenKey(t.Context(), ceremony.FileKey(path, "", password), ceremony.Options{})
+		if err != nil || !strings.Contains(content, "ENCRYPTED") {
+			t.Errorf("%s: %v", rel, err)
+		}
+		if err := key.Close(); err != nil {
+			t.Error(err)
 		}
 	}
 	slices.Sort(away)
-	if !slices.Equal(away, []string{"ca-root-key.pem", "tsa-root-key.pem", "tuf-root-key.pem", "tuf-targets-key.pem"}) ||
+	if !slices.Equal(away, []string{"ca-root-key.pem", "tsa-root-key.pem", "tuf/keys/root.pem", "tuf/keys/targets.pem"}) ||
 		w.Offline != offline {
 		t.Errorf("offline: %v", away)
 	}
