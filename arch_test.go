@@ -54,11 +54,12 @@ var layers = map[string][]string{
 	"ceremony":       {"ca", "ca/signer", "ca/signer/backends", "fault", "tbs", "tsa"},
 	"tsa":            {"ca/signer/remote", "fault"}, // the timestamp authority; a call of a remote key has a context
 	"ctlog":          {"fault", "loglist", "tbs"},
-	"ctlog/embedded": {"monitor", "tbs", "tlog"},                      // the CT log in this process
-	"tlog":           {"monitor", "fault", "loglist"},                 // the parser of checkpoints
-	"ctlog/remote":   {"ctlog", "monitor", "fault", "loglist", "tbs"}, // a tree head proves a log's key
-	"monitor":        {"fault", "loglist", "tbs"},                     // reads and checks logs, as an auditor does
-	"rekor/entry":    {},                                              // reads entries of a log of signatures
+	"ctlog/embedded": {"monitor", "tbs", "tlog"},                             // the CT log in this process
+	"tlog":           {"monitor", "fault", "loglist"},                        // the parser of checkpoints
+	"ctlog/remote":   {"ctlog", "monitor", "fault", "loglist", "tbs"},        // a tree head proves a log's key
+	"monitor":        {"fault", "loglist", "tbs"},                            // reads and checks logs, as an auditor does
+	"find":           {"fault", "identity", "monitor", "rekor/entry", "tbs"}, // an index of the logs
+	"rekor/entry":    {},                                                     // reads entries of a log of signatures
 	// a Rekor v2 log over a log of bytes; identity: the journal has the identity of a certificate
 	"rekor":        {"fault", "identity", "journal", "rekor/entry"},
 	"trial":        {"client", "trust"}, // one signature with every service, as clients make it
@@ -82,7 +83,7 @@ var layers = map[string][]string{
 	"rotation": {"ca", "fault"},
 	"config": {
 		"oidc", "pop", "ca", "ca/signer", "ca/signer/backends", "rotation", "ctlog", "ctlog/embedded",
-		"ctlog/remote", "journal", "canary",
+		"ctlog/remote", "journal", "canary", "find",
 		"reconcile", "server/servertls", "server/shared", "tracing", "tsa", "fault",
 	},
 	// tbs: the SCTs that a certificate has, for the journal
@@ -106,7 +107,7 @@ var layers = map[string][]string{
 	"dev/idp": {},
 
 	"node": {
-		"oidc", "pop", "ca", "ca/signer", "ctlog", "ctlog/embedded", "ctlog/remote", "monitor", "journal",
+		"oidc", "pop", "ca", "ca/signer", "ctlog", "ctlog/embedded", "ctlog/remote", "find", "monitor", "journal",
 		"reconcile", "reconcile/webhook", "ceremony", "config", "rotation", "server", "server/admission",
 		"server/servertls", "server/shared", "server/uses", "tracing", "trust", "loglist", "tbs", "tlog", "tsa",
 		"fault",
@@ -128,7 +129,7 @@ var layers = map[string][]string{
 		"cmd/internal/cli", "node", "dev", "dev/idp", "config", "oidc", "ca", "ca/signer", "rotation", "ctlog",
 		"monitor", "tlog",
 		"journal", "reconcile", "client", "trust", "inspect", "identity", "loglist", "tbs", "fault", "server",
-		"ceremony", "ca/signer/backends", "status", "doctor", "tsa", "setup", "backup",
+		"ceremony", "ca/signer/backends", "status", "doctor", "tsa", "setup", "backup", "find",
 	},
 	// the one program with cgo
 	"cmd/mayfly-hsm":   {"cmd/internal/cli", "ca/signer/pkcs11/token", "ca/signer", "fault"},
@@ -172,6 +173,7 @@ var owners = map[string][]string{
 	"github.com/sigstore/rekor/":           {"rekor"},
 	"github.com/cyberphone":                {"rekor/entry"},
 	"github.com/secure-systems-lab":        {"rekor"},
+	"go.etcd.io/bbolt":                     {"find"},
 	"github.com/digitorus":                 {"tsa"},
 	"github.com/beevik/ntp":                {"tsa"},
 	"github.com/sigstore/sigstore-go":      {"trust"},

@@ -52,6 +52,7 @@ require (
 	github.com/transparency-dev/tessera v1.0.4
 	github.com/valkey-io/valkey-go v1.0.79
 	github.com/youmark/pkcs8 v0.0.0-20240726163527-a2c0da244d78
+	go.etcd.io/bbolt v1.5.0
 	go.opentelemetry.io/otel v1.47.0
 	go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp v1.47.0
 	go.opentelemetry.io/otel/sdk v1.47.0

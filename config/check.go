@@ -67,6 +67,12 @@ func (l *loader) checkSettings() {
 			"write audit.file, or remove the setting", "api", "idempotent_retry"))
 	}
 	l.main.add(fault.Under(c.Canary.Check(c.CT.None != nil), "canary"))
+	if c.Find != nil {
+		l.main.add(fault.Under(c.Find.Check(), "find"))
+		if c.CT.Embedded == nil {
+			l.setting(fault.BadSetting("there is no log in this process to index", "remove the setting", "find"))
+		}
+	}
 	l.main.add(fault.Under(c.Tracing.Check(), "tracing"))
 	l.main.add(fault.Under(c.Publish.check(), "publish"))
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
 	"github.com/mayfly-ca/mayfly/ctlog/remote"
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/find"
 	"github.com/mayfly-ca/mayfly/journal"
 	"github.com/mayfly-ca/mayfly/oidc"
 	"github.com/mayfly-ca/mayfly/reconcile"
@@ -56,6 +57,9 @@ type Config struct {
 	// Canary tries the whole path at intervals, from a token to the SCTs of a precertificate, without making a
 	// certificate. When omitted: there is no canary.
 	Canary *canary.Config `yaml:"canary"`
+	// Find is an index of the logs in this process, for "mayfly find" and GET /api/v1/find: who signed an artifact, and
+	// what an identity signed. When omitted: there is none.
+	Find *find.Config `yaml:"find" restart:"yes"`
 	// Tracing sends traces of a share of the requests to an OpenTelemetry collector. When omitted: nothing is traced.
 	Tracing *tracing.Config `yaml:"tracing" restart:"yes"`
 	// Publish says where verifiers get the trust material of this CA.

@@ -79,7 +79,7 @@ func TestPathTags(t *testing.T) {
 		"ct.logs[].client_certificate.certificate read",
 		"ct.logs[].client_certificate.key secret",
 		"ct.logs[].public_key read",
-		"ct.policy.trusted_root read",
+		"ct.policy.trusted_root read", "find.dir dir",
 		"identity.file read",
 		"listen.admin_tls.acme.ca_bundle live", "listen.admin_tls.acme.dir dir", "listen.admin_tls.certificate live",
 		"listen.admin_tls.client_ca live", "listen.admin_tls.key live-secret", "listen.tls.acme.ca_bundle live",
@@ -156,7 +156,7 @@ func TestPathTags(t *testing.T) {
 func TestRestartTags(t *testing.T) {
 	t.Parallel()
 	want := []string{
-		"audit", "ct.embedded", "limits.connections", "limits.connections_per_source", "limits.requests",
+		"audit", "ct.embedded", "find", "limits.connections", "limits.connections_per_source", "limits.requests",
 		"limits.wait", "listen", "shared", "state_dir", "tracing", "tsa",
 	}
 	var got []string

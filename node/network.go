@@ -88,6 +88,7 @@ func (n *Node) newServer(registry *prometheus.Registry, late *lateHandlers) (err
 			Name: tsaName, Paths: []string{tsa.Path, tsa.ChainPath}, Handler: &late.tsa,
 		})
 	}
+	services = append(services, n.findService()...)
 	n.admission = admission.New(admission.Options{
 		Requests: cfg.Limits.Requests, MaxWait: cfg.Limits.Wait, Processors: reserveProcessors(),
 	})

@@ -20,6 +20,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/canary"
 	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/find"
 	"github.com/mayfly-ca/mayfly/internal/systemd"
 	"github.com/mayfly-ca/mayfly/rotation"
 	"github.com/mayfly-ca/mayfly/server"
@@ -62,7 +63,8 @@ type Node struct {
 	auditor   *auditor // nil: nothing is audited
 	admission *admission.Controller
 	canary    *canary.Canary
-	stamper   *stamper // nil: there is no timestamp authority
+	stamper   *stamper    // nil: there is no timestamp authority
+	find      *find.Index // nil: the logs are not indexed
 	server    *server.Server
 	readiness *server.Readiness
 	metrics   *reloadMetrics
@@ -157,6 +159,10 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	defer signal.Stop(hangup)
 	signal.Ignore(syscall.SIGPIPE) // the CA goes on when the reader of its standard output ends
 
+	if err := n.openFind(); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.find.Close()) }()
 	registry := newRegistry()
 	late := &lateHandlers{}
 	if err := n.newServer(registry, late); err != nil {
@@ -204,6 +210,10 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	n.install(ctx, first)
 	n.auditor.start(ctx)
 	var watching sync.WaitGroup
+	if n.find != nil {
+		registry.MustRegister(n.find.Collectors()...)
+		watching.Go(func() { n.find.Run(ctx) })
+	}
 	watching.Go(func() { n.watch(ctx, hangup) })
 	watching.Go(func() { n.conduct(ctx) })
 	watching.Go(func() { n.keepTUF(ctx) })

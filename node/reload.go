@@ -27,7 +27,7 @@ func (n *Node) install(ctx context.Context, s *snapshot) {
 	n.auditor.install(s)
 	n.server.SetCore(s.core(n))
 	n.readiness.Replace(append(slices.Concat(s.checks(), n.chainCheck(s), n.auditor.check(), n.canaryCheck(s),
-		n.usesChecks(), n.tsaChecks(), n.tufChecks(s),
+		n.usesChecks(), n.tsaChecks(), n.findCheck(), n.tufChecks(s),
 		[]server.Check{n.expiryCheck(), n.tlsCheck()}),
 		server.Check{Name: "config", Ask: func() server.Health {
 			return server.Health{OK: true, Advisory: true, Warning: n.reloadProblem.Load().(string)} //nolint:forcetypeassert // nothing else is stored

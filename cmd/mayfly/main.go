@@ -50,7 +50,7 @@ func newRoot() *cobra.Command {
 	root.SetVersionTemplate("mayfly {{.Version}}\n")
 	o.Add(root)
 	root.AddCommand(newDev(o), newInit(), newServe(o), newStatus(), newDoctor(), newRequest(o), newInspect(), newVerify(),
-		newConfig(), newCA(), newTrust(), newAudit(), newLog(), newBackup(), newRestore(), newSLO(), newBench(),
+		newFind(), newConfig(), newCA(), newTrust(), newAudit(), newLog(), newBackup(), newRestore(), newSLO(), newBench(),
 		newVersion())
 	cli.ExplainArguments(root)
 	return root
