@@ -185,7 +185,7 @@ func TestFindChanged(t *testing.T) {
 	name := filepath.Join(l.log.Dir, "tile", "data", "000")
 	data, err := os.ReadFile(name)
 	must(t, err)
-	changed := strings.Replace(string(data), "alice", "malic", -1)
+	changed := strings.ReplaceAll(string(data), "alice", "malic")
 	must(t, os.WriteFile(name, []byte(changed), 0o644))
 	v := url.Values{"serial": {fmt.Sprintf("%x", 256)}}
 	q, err := find.ParseQuery(v)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/monitor"
@@ -151,7 +152,7 @@ func openFile(name string) (db *bbolt.DB, err error) {
 		}
 	}()
 	db, err = bbolt.Open(name, 0o600, &bbolt.Options{Timeout: time.Second})
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, berrors.ErrTimeout) {
 		return nil, ErrInUse
 	}
 	if err != nil {
@@ -165,7 +166,7 @@ func openFile(name string) (db *bbolt.DB, err error) {
 		all := [][]byte{bucketLogs, bucketDigest, bucketIdentity, bucketSerial}
 		if string(meta.Get([]byte("schema"))) != schema {
 			for _, name := range all {
-				if err := tx.DeleteBucket(name); err != nil && !errors.Is(err, bbolt.ErrBucketNotFound) {
+				if err := tx.DeleteBucket(name); err != nil && !errors.Is(err, berrors.ErrBucketNotFound) {
 					return err
 				}
 			}

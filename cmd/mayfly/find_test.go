@@ -77,10 +77,14 @@ func TestFind(t *testing.T) {
 		t.Errorf("a removed index: status %d, %s", code, out)
 	}
 	for _, bad := range [][]string{
-		{"--url", "http://" + l.process.HTTP}, {"--serial", "1"}, {"--config", file, "--serial", "x"},
+		{"--url", "http://" + l.process.HTTP},
+		{"--serial", "1"},
+		{"--config", file, "--serial", "x"},
 		{"--config", file, "--serial", "1", "--digest", strings.Repeat("ab", 32)},
-		{"--config", file, "--digest", "md5:00"}, {"--config", file, "--serial", "1", "--limit", "0"},
-		{"--config", file, "--serial", "1", "--issuer", "x"}, {"--config", file, "--artifact", file, "--serial", "1"},
+		{"--config", file, "--digest", "md5:00"},
+		{"--config", file, "--serial", "1", "--limit", "0"},
+		{"--config", file, "--serial", "1", "--issuer", "x"},
+		{"--config", file, "--artifact", file, "--serial", "1"},
 	} {
 		if _, stderr, code := l.mayfly(append([]string{"find"}, bad...)...); code != cli.ExitUsage || stderr == "" {
 			t.Errorf("%v: status %d, %s", bad, code, stderr)
