@@ -72,7 +72,8 @@ var layers = map[string][]string{
 
 	// examines a configuration: it composes the checks of the other packages
 	"doctor": {
-		"ca", "canary", "config", "fault", "node", "server/servertls", "server/shared", "server/uses", "status",
+		"ca", "ca/signer", "canary", "config", "fault", "node", "server/servertls", "server/shared", "server/uses",
+		"status", "tsa",
 	},
 	"status": {"canary", "fault", "server"}, // asks a running CA; the pages are values of these packages
 	// the path of a request up to the SCTs, at intervals

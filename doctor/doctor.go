@@ -111,6 +111,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 		{"TLS", e.tls},
 		{"issuers", e.issuers},
 		{"logs", e.logs},
+		{stampCheck, e.timestamps},
 		{"journal", e.journal},
 		{"state_dir", e.stateDir},
 		{"shared store", e.sharedStore},
@@ -218,6 +219,7 @@ var areas = []struct{ prefix, row string }{
 	{"publish", "trust material"},
 	{"shared", "shared store"},
 	{"state_dir", "state_dir"},
+	{"tsa", stampCheck},
 }
 
 // areaOf returns the row of a message that begins with the path of its setting.

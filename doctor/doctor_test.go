@@ -23,6 +23,7 @@ import (
 
 	"github.com/alicebob/miniredis/v2"
 
+	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/canary"
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/doctor"
@@ -352,6 +353,21 @@ var brokenSetups = []struct {
 	{name: "the TLS certificate has another name", do: func(l *lab) {
 		l.text += "publish: {url: \"https://ca.example.com\"}\n"
 	}, row: "TLS", state: doctor.Warning, cause: "not for ca.example.com"},
+	{name: "the timestamp authority has another key", do: func(l *lab) {
+		l.timestamps("{file: {chain: tsa.pem, key: key.pem}}")
+	}, row: "timestamps", cause: "the key is not that of the first certificate", fix: "belong together"},
+	{name: "the timestamp authority has the chain of the CA", do: func(l *lab) {
+		l.timestamps("{file: {chain: chain.pem, key: key.pem}}")
+	}, row: "timestamps", cause: "its extended key usage is not timeStamping alone", fix: "--timestamping"},
+	{name: "nothing confirms the clock of the timestamp authority", do: func(l *lab) {
+		l.timestamps("{file: {chain: tsa.pem, key: tsa.key}}")
+	}, row: "timestamps", state: doctor.Warning, cause: "not compared with time servers", fix: "tsa.clock.servers"},
+	{
+		name: "the time servers do not answer", do: func(l *lab) {
+			l.timestamps("{file: {chain: tsa.pem, key: tsa.key}, clock: {servers: [\"ntp://127.0.0.1:1\"]}}")
+		}, row: "timestamps", cause: "0 of 1 time servers agree", fix: "see the rows of the time servers",
+		also: []string{"time server ntp://127.0.0.1:1"},
+	},
 	{name: "the shared store does not answer", do: func(l *lab) {
 		l.text += fmt.Sprintf("shared: {valkey: {addresses: [%q]}}\n", process.FreeAddress(l.t))
 	}, row: "shared store", cause: "refused", fix: "check shared.valkey"},
@@ -402,6 +418,22 @@ func (l *lab) issuer(url string) {
 	l.t.Helper()
 	l.write("identity.yaml", fmt.Appendf(nil, "oidc-issuers:\n  %q: {client-id: sigstore, type: email, "+
 		"email-domains: [example.com]}\n", url))
+}
+
+// timestamps adds a timestamp authority with these settings; tsa.pem and tsa.key are its chain and key.
+func (l *lab) timestamps(settings string) {
+	l.t.Helper()
+	h, err := ca.NewHierarchy(ca.HierarchyOptions{Organization: "test", Now: time.Now(), Timestamping: true})
+	l.must(err)
+	key, err := x509.MarshalPKCS8PrivateKey(h.Key)
+	l.must(err)
+	l.write("tsa.key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}))
+	var chain []byte
+	for _, c := range h.Chain {
+		chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
+	}
+	l.write("tsa.pem", chain)
+	l.text += "tsa: " + settings + "\n"
 }
 
 // lock locks a file, as another process does.

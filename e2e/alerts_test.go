@@ -158,6 +158,13 @@ var unbroken = map[string]string{
 	"MayflySlow":              "it needs a slow log",
 	"MayflyStoreEvicting":     "make e2e-shared has a real store evict keys",
 	"MayflyStoreLoss":         "make e2e-shared has a real store lose keys",
+	"MayflyRekorBadProof":     "a log whose disk works has correct proofs",
+	"MayflyRekorFailing":      "it needs a log of signatures on a disk that fails",
+	"MayflyRekorSlow":         "it needs a slow disk",
+	"MayflyTSAExpires":        "it needs a chain of a timestamp authority that ends soon",
+	"MayflyTSAFailing":        "a key in a file does not fail",
+	"MayflyTSAServer":         "half an hour must pass",
+	"MayflyTSAUnconfirmed":    "half an hour must pass",
 	"MayflyTUFExpires":        "it needs a TUF repository that is not renewed",
 }
 
@@ -176,8 +183,12 @@ func TestAlerts(t *testing.T) {
 		OnePort: true, More: "audit: {file: journal.jsonl}\ncanary: {interval: 10s}\n" +
 			"limits: {connections: 40, connections_per_source: 30, source: {rate: 5, burst: 20}}\n",
 	})
-	// A log that does not exist and ends soon, a chain and a TLS certificate that end soon, a provider that is down.
+	// A log that does not exist and ends soon, a chain and a TLS certificate that end soon, a provider that is down, and
+	// a timestamp authority whose time server is down.
 	nowhere := l.Address()
+	l.Run(lab.Command{
+		Name: "mayfly", Args: []string{"ca", "init", "--dir", "tsa", "--no-password", "--timestamping"}, Dir: l.Path(),
+	})
 	broken := l.Serve(lab.ServeOptions{
 		Name: "broken", PKI: l.PKIUntil(time.Now().Add(10 * 24 * time.Hour)), Unready: true,
 		Identity: lab.EmailIssuer(issuer.URL) + strings.TrimPrefix(lab.EmailIssuer("http://"+nowhere),
@@ -186,7 +197,8 @@ func TestAlerts(t *testing.T) {
 			l.LogKey("gone").Public, time.Now().Add(5*24*time.Hour).Format(time.RFC3339)),
 		Listen: fmt.Sprintf("  tls: {certificate: %s, key: %s}\n", l.Write("tls.pem", certificate),
 			l.Write("tls.key", key)),
-		More: fmt.Sprintf("canary: {interval: 10s}\nshared: {valkey: {addresses: [%q]}}\n", nowhere),
+		More: fmt.Sprintf("canary: {interval: 10s}\nshared: {valkey: {addresses: [%q]}}\ntsa: {file: {chain: %s, key: %s}, "+
+			"clock: {servers: [%q]}}\n", nowhere, l.Path("tsa/chain.pem"), l.Path("tsa/tsa-key.pem"), "ntp://"+nowhere),
 	})
 	p := newPrometheus(l, works, broken)
 	p.Eventually("the servers are scraped", func(ctx context.Context) error {
@@ -204,7 +216,7 @@ func TestAlerts(t *testing.T) {
 		"MayflyUnlogged", "MayflyConnectionsFull", "MayflyCheckpointOld", "MayflyHandshakesRefused", "MayflySlow")
 	raised := []string{
 		"MayflyTLSExpires", "MayflyChainExpires", "MayflyLogExpires", "MayflyNotReady", "MayflyDependencyDown",
-		"MayflyLogUnusable", "MayflyConfigDiffers", "MayflyStoreDown",
+		"MayflyLogUnusable", "MayflyConfigDiffers", "MayflyStoreDown", "MayflyTSAStopped",
 	}
 	p.awaited(raised...)
 
@@ -310,6 +322,9 @@ var absent = map[string]string{
 	"mayfly_signer_call_seconds_bucket": "a key in a file is no service",
 	"mayfly_signer_wait_seconds_bucket": "a key in a file is no service",
 	"mayfly_ctlog_clock_offset_seconds": "no log has answered",
+	"mayfly_rekor_bad_proofs_total":     "there is no log of signatures",
+	"mayfly_rekor_entries_total":        "there is no log of signatures",
+	"mayfly_rekor_log_seconds_bucket":   "there is no log of signatures",
 	"mayfly_journal_copy_lag_records":   "there is no receiver",
 	"mayfly_oidc_policy_total":          "there is no policy",
 	"mayfly_server_v1_requests_total":   "there is no client of the older API",

@@ -306,17 +306,47 @@ func (s *servers) ask(ctx context.Context, i int) answer {
 		s.aside[i] = now + asideFor
 		s.mu.Unlock()
 	}
-	a := answer{verdict: failed, err: err}
+	a := judge(r, err, s.config.maxOffset())
 	if err == nil {
-		a = judge(r, s.config.maxOffset())
 		s.metrics.offset.WithLabelValues(name).Set(a.offset.Seconds())
 	}
 	s.metrics.queries.WithLabelValues(name, string(a.verdict)).Inc()
 	return a
 }
 
+// Comparison is the result of [Compare] for one server.
+type Comparison struct {
+	Server string        // as in [ClockConfig]
+	Offset time.Duration // the server's clock minus this machine's
+	// Agrees says that the offset and the uncertainty of the answer are within max_offset.
+	Agrees bool
+	Err    error // why there is no usable answer, or nil
+}
+
+// Compare asks every time server once, at the same time. c MUST have passed the check of [Config].
+func Compare(ctx context.Context, c ClockConfig) []Comparison {
+	out := make([]Comparison, len(c.Servers))
+	var all sync.WaitGroup
+	for i, one := range c.Servers {
+		all.Go(func() {
+			address, err := parseServer(one)
+			var r *ntp.Response
+			if err == nil {
+				r, err = request(ctx, address, time.Now)
+			}
+			a := judge(r, err, c.maxOffset())
+			out[i] = Comparison{Server: one, Offset: a.offset, Agrees: a.verdict == agrees, Err: a.err}
+		})
+	}
+	all.Wait()
+	return out
+}
+
 // judge compares the offset in an answer, and its uncertainty, with the largest offset that is allowed.
-func judge(r *ntp.Response, most time.Duration) answer {
+func judge(r *ntp.Response, err error, most time.Duration) answer {
+	if err != nil {
+		return answer{verdict: failed, err: err}
+	}
 	a := answer{verdict: unsure, offset: r.ClockOffset}
 	switch off := r.ClockOffset.Abs(); {
 	case off+r.RootDistance <= most:

@@ -142,12 +142,14 @@ func TestTimeServers(t *testing.T) {
 		want    string // why there are no timestamps
 		warning string
 	}{
-		"all agree":    {3, func([]*timeServer) {}, "", ""},
-		"one":          {1, func(s []*timeServer) { s[0].offset = 300 * time.Millisecond }, "", ""},
-		"one is wrong": {3, func(s []*timeServer) { s[1].offset = -time.Hour }, "", "its clock differs by -1h0m0s (disagrees)"},
+		"all agree":           {3, func([]*timeServer) {}, "", ""},
+		"one":                 {1, func(s []*timeServer) { s[0].offset = 300 * time.Millisecond }, "", ""},
+		"one is wrong":        {3, func(s []*timeServer) { s[1].offset = -time.Hour }, "", "its clock differs by -1h0m0s (disagrees)"},
 		"one does not answer": {3, func(s []*timeServer) { s[2].mode = "short" }, "", ": "},
 		"behind": {
-			3, func(s []*timeServer) { s[0].offset, s[1].offset, s[2].offset = time.Minute, 3*time.Second, 2*time.Second },
+			3, func(s []*timeServer) {
+				s[0].offset, s[1].offset, s[2].offset = time.Minute, 3*time.Second, 2*time.Second
+			},
 			"this machine's clock is 2.0 s behind 3 of 3 time servers", "",
 		},
 		"ahead": {
@@ -213,5 +215,19 @@ func TestTimeServersSilent(t *testing.T) {
 	health(t, a, "the time servers have not confirmed this machine's clock for 1h1m0s")
 	if servers[0].requests() == 0 {
 		t.Error("the server was not asked")
+	}
+}
+
+// Each server is asked once, for the operator.
+func TestCompare(t *testing.T) {
+	t.Parallel()
+	right, wrong, silent := newTimeServer(t, time.Now), newTimeServer(t, time.Now), newTimeServer(t, time.Now)
+	wrong.set(-time.Minute, "")
+	silent.set(0, "short")
+	got := tsa.Compare(t.Context(), tsa.ClockConfig{Servers: []string{right.url, wrong.url, silent.url}})
+	if len(got) != 3 || !got[0].Agrees || got[0].Server != right.url || got[0].Offset.Abs() > time.Second ||
+		got[1].Agrees || got[1].Err != nil || got[1].Offset.Round(time.Second) != -time.Minute ||
+		got[2].Agrees || got[2].Err == nil {
+		t.Errorf("%+v", got)
 	}
 }
