@@ -116,12 +116,15 @@ func TestDocumentedBlocks(t *testing.T) {
 }
 
 // docKit has the files that the documented configurations name.
-type docKit struct{ chain, key, encrypted, jwks string }
+type docKit struct{ chain, key, encrypted, jwks, stampChain, stampKey string }
 
 func newDocKit(t *testing.T) docKit {
 	t.Helper()
 	dir := t.TempDir()
 	if out, err := process.Mayfly(dir, "ca", "init", "--dir", ".", "--no-password"); err != nil {
+		t.Fatal(err, out)
+	}
+	if out, err := process.Mayfly(dir, "ca", "init", "--dir", "tsa", "--no-password", "--timestamping"); err != nil {
 		t.Fatal(err, out)
 	}
 	read := func(name string) string {
@@ -133,6 +136,7 @@ func newDocKit(t *testing.T) docKit {
 	}
 	return docKit{
 		chain: read("chain.pem"), key: read("ca-key.pem"),
+		stampChain: read("tsa/chain.pem"), stampKey: read("tsa/tsa-key.pem"),
 		encrypted: openssl(t, read("ca-key.pem"), "pkcs8", "-topk8", "-v2", "aes-256-cbc", "-passout", "pass:password"),
 		jwks:      `{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"1","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}`,
 	}
@@ -157,6 +161,10 @@ func (k docKit) write(t *testing.T, dir, name string) {
 	t.Helper()
 	var content string
 	switch base := filepath.Base(name); {
+	case base == "tsa-key.pem":
+		content = k.stampKey
+	case strings.Contains(name, "tsa") && base == "chain.pem":
+		content = k.stampChain
 	case base == "key.pem", base == "ca-key.pem", base == "client-key.pem":
 		content = k.key
 	case strings.Contains(base, "chain"), base == "client.pem", strings.HasSuffix(base, "-ca.pem"):
@@ -346,14 +354,15 @@ func TestDocumentedLines(t *testing.T) {
 	blocks := docBlocks(t)
 	for _, page := range []string{
 		"README.md", "getting-started.md", "ceremony.md", "audit.md", "reconcile.md",
-		"operations.md",
+		"operations.md", "timestamps.md",
 	} {
 		t.Run(page, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
 			ports := docPorts(t)
 			script := "set -eu\ntrap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT\n"
-			if page != "getting-started.md" && page != "ceremony.md" { // these pages start their own
+			// these pages start their own
+			if !slices.Contains([]string{"getting-started.md", "ceremony.md", "timestamps.md"}, page) {
 				p, err := process.Dev(dir)
 				if err != nil {
 					t.Fatal(err)
