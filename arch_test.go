@@ -85,7 +85,7 @@ var layers = map[string][]string{
 	"config": {
 		"oidc", "pop", "ca", "ca/signer", "ca/signer/backends", "rotation", "ctlog", "ctlog/embedded",
 		"ctlog/remote", "journal", "canary", "find",
-		"reconcile", "server/servertls", "server/shared", "tracing", "tsa", "fault",
+		"reconcile", "server/servertls", "server/shared", "tlog", "tracing", "tsa", "fault",
 	},
 	// tbs: the SCTs that a certificate has, for the journal
 	"server": {
@@ -112,8 +112,8 @@ var layers = map[string][]string{
 		"reconcile", "reconcile/webhook", "ceremony", "config", "rotation", "server", "server/admission",
 		"server/servertls", "server/shared", "server/uses", "tracing", "trust", "loglist", "tbs", "tlog", "tsa",
 		"fault",
-		"canary",
-		"client", // a rotation asks the running CA for its trust bundle
+		"canary", "rekor",
+		"client", // a rotation asks the running CA for its trust bundle; its certificates may be logged by package rekor
 	},
 	"dev": {"node", "ca", "client", "config", "server", "trust", "tsa", "dev/idp", "fault"},
 

@@ -46,6 +46,7 @@ func (l *loader) checkSettings() {
 	}
 	l.main.add(fault.Under(c.Experimental.check(c.ClientAlgorithms), "experimental"))
 	l.main.add(fault.Under(c.CT.check(), "ct"))
+	l.main.add(fault.Under(c.checkRekor(), "rekor"))
 	l.main.add(fault.Under(c.Shared.Check(), "shared"))
 	for i := range c.CT.Logs {
 		at := func(key string) []string { return []string{"ct", "logs", strconv.Itoa(i), key} }
@@ -470,6 +471,9 @@ func (l *loader) warn() {
 		for _, w := range c.Listen.warnings() {
 			l.warning(l.main, w.Problem+"; "+w.Fix, w.Path...)
 		}
+	}
+	if w := c.warnRekor(); w != nil {
+		l.warning(l.main, w.Problem+"; "+w.Fix, w.Path...)
 	}
 	if c.Shared.Insecurely() {
 		l.warning(l.main, "hashes of tokens and the password are sent over a network unencrypted; write tls",

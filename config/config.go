@@ -48,6 +48,9 @@ type Config struct {
 	ClientAlgorithms []string `yaml:"client_algorithms"`
 	// CT says which transparency logs get precertificates: logs, embedded or both, or none.
 	CT CT `yaml:"ct"`
+	// Rekor is a log of signatures in this process, as Rekor v2: clients write the signatures to it that they make with
+	// certificates of this CA. When omitted: there is none.
+	Rekor *Rekor `yaml:"rekor" restart:"yes"`
 	// TSA is a timestamp authority (RFC 3161) at /api/v1/timestamp. With a timestamp, a signature still verifies after
 	// its certificate has expired. When omitted: there is none.
 	TSA *TSA `yaml:"tsa" restart:"yes"`

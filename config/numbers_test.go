@@ -66,6 +66,12 @@ func TestNumbers(t *testing.T) {
 		},
 		"ct.embedded.witness_policy": {base +
 			"ct:\n  embedded: {dir: ct, origin: x.example.com/ct, witness_policy: ", "}\n", value, "", false},
+		"rekor.lead": {
+			base + embedded + "rekor: {dir: r, origin: x.example.com, lead: ", "}\n", value, "10h", false,
+		},
+		"rekor.witness_policy": {
+			base + embedded + "rekor: {dir: r, origin: x.example.com, witness_policy: ", "}\n", value, "", false,
+		},
 		"ct.policy.min_scts":      {base + embedded + "  policy: {min_scts: ", "}\n", warned, "1", false},
 		"ct.policy.min_operators": {base + embedded + "  policy: {min_operators: ", "}\n", warned, "1", false},
 		"ct.policy.parallel":      {base + embedded + "  policy: {parallel: ", "}\n", warned, "3", false},

@@ -100,7 +100,7 @@ func TestPathTags(t *testing.T) {
 		"publish.trusted_root kept",
 		"publish.tuf.dir optional-dir",
 		"publish.tuf.password.file secret",
-		"publish.tuf.root read", "shared.valkey.password.file secret",
+		"publish.tuf.root read", "rekor.dir dir", "shared.valkey.password.file secret",
 		"shared.valkey.sentinel_password.file secret", "shared.valkey.tls.ca_cert read",
 		"shared.valkey.tls.certificate read", "shared.valkey.tls.key secret",
 		"state_dir optional-dir",
@@ -110,7 +110,7 @@ func TestPathTags(t *testing.T) {
 	inline := []string{ // texts of PEM and keys, names in them, and URIs of keys, not paths of files
 		"ca.kms.key",
 		"ca.pkcs11.key",
-		"ct.embedded.witnesses[].public_key", "oidc-issuers.NAME.ca-cert", "meta-issuers.NAME.ca-cert",
+		"ct.embedded.witnesses[].public_key", "rekor.witnesses[].public_key", "oidc-issuers.NAME.ca-cert", "meta-issuers.NAME.ca-cert",
 	}
 	looksLikePath := regexp.MustCompile(`(^|[-_.])(file|dir|key|chain|bundle|certificate|trust|journals|trusted_root|ca_cert|ca-cert)$`)
 	kinds := []string{
@@ -118,9 +118,7 @@ func TestPathTags(t *testing.T) {
 		pathLive, pathLiveSecret,
 	}
 	look := func(path string, f reflect.StructField) {
-		for _, again := range []string{
-			"ca.chains[].", "ca.rotation.renew.parent.", "experimental.mldsa_chain.", "tsa.",
-		} {
+		for _, again := range backendsAgain() {
 			if rest, ok := strings.CutPrefix(path, again); ok && rest != "name" {
 				path = "ca." + rest
 			}
@@ -137,9 +135,7 @@ func TestPathTags(t *testing.T) {
 	got := slices.Concat(tagged(reflect.TypeFor[Config](), "", "path", look),
 		tagged(reflect.TypeFor[oidc.Config](), "", "path", look))
 	got = slices.DeleteFunc(got, func(one string) bool { // the table of key backends again
-		for _, again := range []string{
-			"ca.chains[].", "ca.rotation.renew.parent.", "experimental.mldsa_chain.", "tsa.",
-		} {
+		for _, again := range backendsAgain() {
 			if rest, ok := strings.CutPrefix(one, again); ok {
 				return slices.Contains(want, "ca."+rest)
 			}
@@ -152,12 +148,20 @@ func TestPathTags(t *testing.T) {
 	}
 }
 
+// backendsAgain are the blocks that have the table of key backends again.
+func backendsAgain() []string {
+	return []string{
+		"ca.chains[].", "ca.rotation.renew.parent.", "experimental.mldsa_chain.", "rekor.key.", "rekor.next_keys[].",
+		"tsa.",
+	}
+}
+
 // The settings that need a restart, and keep their values in a reload.
 func TestRestartTags(t *testing.T) {
 	t.Parallel()
 	want := []string{
 		"audit", "ct.embedded", "find", "limits.connections", "limits.connections_per_source", "limits.requests",
-		"limits.wait", "listen", "shared", "state_dir", "tracing", "tsa",
+		"limits.wait", "listen", "rekor", "shared", "state_dir", "tracing", "tsa",
 	}
 	var got []string
 	for _, one := range tagged(reflect.TypeFor[Config](), "", "restart", nil) {

@@ -266,6 +266,17 @@ func (f *loadedFiles) issuingRoots() []*x509.Certificate {
 
 // trustMaterial is the trust material of a CA: every chain and every log that a verifier may need.
 func (f *loadedFiles) trustMaterial(cfg *config.Config, url string) (trust.Material, error) {
+	out, err := f.certificateMaterial(cfg, url)
+	if err != nil || cfg.Rekor == nil {
+		return out, err
+	}
+	shards, err := exportRekor(cfg.RekorLog(), url, out.Authorities[0].From)
+	out.Rekor = append(out.Rekor, shards...)
+	return out, fault.Under(err, "rekor")
+}
+
+// certificateMaterial is the part of the trust material by which certificates are verified.
+func (f *loadedFiles) certificateMaterial(cfg *config.Config, url string) (trust.Material, error) {
 	var out trust.Material
 	out.Authorities = f.authorities(url)
 	first := firstTrusted(out.Authorities)
@@ -313,6 +324,9 @@ func loadAndTest(ctx context.Context, log *slog.Logger, cfg *config.Config) (_ *
 	}
 	if cfg.CT.Embedded != nil {
 		errs = append(errs, fault.Under(tlog.Inspect(cfg.CT.Embedded.Log()), "ct", "embedded"))
+	}
+	if cfg.Rekor != nil {
+		errs = append(errs, inspectRekor(ctx, log, cfg))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, cfg.Locate(err)

@@ -89,6 +89,9 @@ func (n *Node) newServer(registry *prometheus.Registry, late *lateHandlers) (err
 		})
 	}
 	services = append(services, n.findService()...)
+	if n.rekor = newRekor(n); n.rekor != nil {
+		services = append(services, n.rekor.service())
+	}
 	n.admission = admission.New(admission.Options{
 		Requests: cfg.Limits.Requests, MaxWait: cfg.Limits.Wait, Processors: reserveProcessors(),
 	})

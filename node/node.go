@@ -27,6 +27,7 @@ import (
 	"github.com/mayfly-ca/mayfly/server/admission"
 	"github.com/mayfly-ca/mayfly/server/shared"
 	"github.com/mayfly-ca/mayfly/server/uses"
+	"github.com/mayfly-ca/mayfly/tlog"
 	"github.com/mayfly-ca/mayfly/tracing"
 	"github.com/mayfly-ca/mayfly/trust"
 )
@@ -60,7 +61,9 @@ type Node struct {
 	tls       server.TLS
 
 	journal   processJournal
-	auditor   *auditor // nil: nothing is audited
+	logs      *tlog.Metrics // of the logs in this process
+	rekor     *rekorLog     // nil: there is none
+	auditor   *auditor      // nil: nothing is audited
 	admission *admission.Controller
 	canary    *canary.Canary
 	stamper   *stamper    // nil: there is no timestamp authority
@@ -128,6 +131,7 @@ func Build(ctx context.Context, o Options) (_ *Node, err error) {
 func newNode(o Options) *Node {
 	n := &Node{
 		options: o, log: o.Logger, readiness: server.NewReadiness(time.Now), metrics: newReloadMetrics(),
+		logs:  tlog.NewMetrics(),
 		again: make(chan struct{}, 1), reread: make(chan struct{}, 1),
 		conducts: make(chan struct{}, 1), counts: make(chan struct{}, 1),
 		requests: newRequests(time.Now), tuf: newTUFKeeper(),
@@ -187,6 +191,11 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		err = errors.Join(err, n.uses.Load().Close())
 	}()
 	if err := n.openShared(ctx); err != nil {
+		cancel()
+		return errors.Join(err, <-served)
+	}
+	defer func() { err = errors.Join(err, n.rekor.close()) }()
+	if err := n.rekor.open(ctx); err != nil {
 		cancel()
 		return errors.Join(err, <-served)
 	}

@@ -56,7 +56,7 @@ func (f *loadedFiles) narrowToPublished(cfg *config.Config) error {
 	if cfg.CT.Embedded == nil {
 		return nil
 	}
-	all, err := f.trustMaterial(cfg, "")
+	all, err := f.certificateMaterial(cfg, "")
 	if err != nil {
 		return cfg.Locate(err)
 	}

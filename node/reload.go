@@ -27,7 +27,7 @@ func (n *Node) install(ctx context.Context, s *snapshot) {
 	n.auditor.install(s)
 	n.server.SetCore(s.core(n))
 	n.readiness.Replace(append(slices.Concat(s.checks(), n.chainCheck(s), n.auditor.check(), n.canaryCheck(s),
-		n.usesChecks(), n.tsaChecks(), n.findCheck(), n.tufChecks(s),
+		n.usesChecks(), n.rekor.checks(s), n.tsaChecks(), n.findCheck(), n.tufChecks(s),
 		[]server.Check{n.expiryCheck(), n.tlsCheck()}),
 		server.Check{Name: "config", Ask: func() server.Health {
 			return server.Health{OK: true, Advisory: true, Warning: n.reloadProblem.Load().(string)} //nolint:forcetypeassert // nothing else is stored
@@ -65,7 +65,7 @@ func (n *Node) Collect(out chan<- prometheus.Metric) {
 		for _, c := range append(s.collectors(), n.canaryCollectors(s)...) {
 			c.Collect(out)
 		}
-		for _, c := range append(n.usesCollectors(), n.tsaCollectors()...) {
+		for _, c := range slices.Concat(n.usesCollectors(), n.tsaCollectors(), n.logCollectors(s)) {
 			c.Collect(out)
 		}
 	}
@@ -87,6 +87,9 @@ func (n *Node) watch(ctx context.Context, hangup <-chan os.Signal) {
 		case <-ctx.Done():
 			return
 		case <-n.current.Load().shardChanges():
+			n.reshard(ctx)
+			continue
+		case <-n.rekor.changes():
 			n.reshard(ctx)
 			continue
 		case <-hangup:

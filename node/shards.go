@@ -33,6 +33,20 @@ func exportShards(c tlog.Config, url string, from time.Time) ([]trust.Log, error
 	return out, nil
 }
 
+// exportRekor is [exportShards] for the log of signatures. The URL of the first shard is that of the write API, and stays
+// its URL when another shard is active: who reads a log finds it where it was.
+func exportRekor(c tlog.Config, url string, from time.Time) ([]trust.Log, error) {
+	out, err := exportShards(c, "", from)
+	for i := range out {
+		if path := out[i].URL; path == "" {
+			out[i].URL = url
+		} else {
+			out[i].URL = url + rekorPath + path
+		}
+	}
+	return out, err
+}
+
 // shardChanges returns a channel that receives when the set of shards changes; nil without an embedded log.
 func (s *snapshot) shardChanges() <-chan struct{} {
 	if s.embedded == nil {

@@ -96,7 +96,7 @@ func (n *Node) assemble(ctx context.Context, cfg *config.Config, files *loadedFi
 		return nil, cfg.Locate(cfg.PlaceMLDSA(err))
 	}
 	s.keys, err = pop.New(pop.Config{Algorithms: cfg.ClientAlgorithms},
-		pop.Options{Forbidden: files.ownKeys(s.embedded)})
+		pop.Options{Forbidden: append(files.ownKeys(s.embedded), n.rekor.publicKeys()...)})
 	if err != nil {
 		return nil, cfg.Locate(fault.Under(err, "client_algorithms"))
 	}
@@ -121,7 +121,7 @@ func (s *snapshot) openEmbedded(ctx context.Context, n *Node, old *snapshot) (er
 		return nil
 	}
 	s.embedded, err = embedded.OpenStore(ctx, *s.config.CT.Embedded, tlog.Options{
-		Logger: n.log, UserAgent: version.UserAgent(), Event: n.journal.note,
+		Logger: n.log, UserAgent: version.UserAgent(), Event: n.journal.note, Metrics: n.logs,
 	})
 	if err != nil {
 		return fmt.Errorf("embedded log: %w", err)
@@ -314,9 +314,6 @@ func (s *snapshot) collectors() []prometheus.Collector {
 	}
 	if s.logs != nil {
 		all = append(all, s.logs.Collectors()...)
-	}
-	if s.embedded != nil {
-		all = append(all, s.embedded.Collectors()...)
 	}
 	return all
 }

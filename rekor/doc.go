@@ -7,7 +7,7 @@
 // requests with an envelope, which rekor-tiles does not take any more and released clients still send.
 //
 // An entry MUST NOT be logged before its signature is verified with the key or certificate in it, by the algorithm that
-// it names; what is logged is what was verified. With [AdmitOwn], the signature MUST have a certificate of this certificate
-// authority. An answer MUST have a proof that was verified, and MUST NOT be given before the journal
+// it names; what is logged is what was verified. If only entries of this certificate authority are admitted, the
+// signature MUST have one of its certificates. An answer MUST have a proof that was verified, and MUST NOT be given before the journal
 // has its record. The log itself ([Log]) is not part of this package: package tlog keeps it on disk.
 package rekor

@@ -21,7 +21,7 @@ const (
 	// has the signature of an RFC 6962 tree head. Its key is ECDSA with P-256.
 	StaticCT Kind = iota
 	// Rekor is a log of opaque entries (c2sp.org/tlog-tiles) whose checkpoints are plain notes (c2sp.org/signed-note),
-	// as those of Rekor v2. Its key is Ed25519 unless another one is configured.
+	// as those of Rekor v2. Its key is ECDSA with P-256 unless another one is configured: more clients verify it.
 	Rekor
 )
 
@@ -51,11 +51,7 @@ func (k Kind) originOf(origin, name string) string {
 }
 
 // newKey makes a key for a new shard.
-func (k Kind) newKey() (crypto.Signer, error) {
-	if k == Rekor {
-		_, key, err := ed25519.GenerateKey(rand.Reader)
-		return key, err
-	}
+func (Kind) newKey() (crypto.Signer, error) {
 	return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 }
 

@@ -110,7 +110,10 @@ func (f *exportFlags) run(w, warnings io.Writer) error {
 	if f.tsa == "" && cfg.TSA != nil {
 		f.tsa = f.url + tsa.Path
 	}
-	m.Timestamps, m.Rekor = append(m.Timestamps, f.timestamps...), f.signatures
+	if f.rekor == "" && cfg.Rekor != nil {
+		f.rekor = f.url
+	}
+	m.Timestamps, m.Rekor = append(m.Timestamps, f.timestamps...), append(m.Rekor, f.signatures...)
 	if err := os.MkdirAll(f.out, 0o755); err != nil { //nolint:gosec // trust material is public
 		return err
 	}

@@ -111,6 +111,35 @@ func (t Table) Check() error {
 	return errors.Join(errs...)
 }
 
+// CheckKey is [Table.Check] for a key that no chain belongs to, such as that of a log. A setting of the chain, and a key
+// that is lost when the process ends, are refused.
+func (t Table) CheckKey() error {
+	var errs []error
+	withoutChain(t.Check(), func(err error) { errs = append(errs, err) })
+	if name, b := t.Selected(); b != nil && b.Temporary() {
+		errs = append(errs, fault.BadSetting("the key is lost when the process ends", "use a persistent key", name))
+	} else if t.ChainFile() != "" {
+		errs = append(errs, fault.BadSetting("this key has no chain", "remove the setting", name, "chain"))
+	}
+	return errors.Join(errs...)
+}
+
+// withoutChain passes on each error that is not about the setting of the chain.
+func withoutChain(err error, each func(error)) {
+	var s *fault.Setting
+	switch all := err.(type) {
+	case nil:
+	case interface{ Unwrap() []error }:
+		for _, one := range all.Unwrap() {
+			withoutChain(one, each)
+		}
+	default:
+		if !errors.As(err, &s) || len(s.Path) == 0 || s.Path[len(s.Path)-1] != "chain" {
+			each(err)
+		}
+	}
+}
+
 // Place prepends the block of the backend to the paths in an error of [ca.New] that concern the key or the chain.
 func (t Table) Place(err error) error {
 	var s *fault.Setting
