@@ -80,7 +80,7 @@ func inspect(c Config, s Shard) error {
 		return err
 	}
 	tiles, err := monitor.Open(monitor.Options{
-		Log: loglist.Log{Key: key, Origin: c.Origin}, Format: c.Kind.format(), Dir: c.Dir,
+		Log: loglist.Log{Key: key, Origin: c.Origin}, Format: c.Kind.Format(), Dir: c.Dir,
 	})
 	if err != nil {
 		return err

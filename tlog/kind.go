@@ -75,11 +75,11 @@ func (k Kind) keyProblem(key crypto.PublicKey) string {
 
 // logID returns the ID of a log: RFC 6962 §3.2, or the SHA-256 from which the key ID of the note is cut.
 func (k Kind) logID(origin string, key crypto.PublicKey) ([32]byte, error) {
-	return monitor.LogID(k.format(), origin, key)
+	return monitor.LogID(k.Format(), origin, key)
 }
 
-// format is how package monitor reads the log.
-func (k Kind) format() monitor.Format {
+// Format is how package monitor reads the log.
+func (k Kind) Format() monitor.Format {
 	if k == Rekor {
 		return monitor.Opaque
 	}

@@ -129,7 +129,7 @@ func Open(ctx context.Context, c Config, o Options) (_ *Log, err error) {
 		return nil, err
 	}
 	description := loglist.Log{Name: l.label, Key: l.key.Public(), Origin: c.Origin}
-	if l.tiles, err = monitor.Open(monitor.Options{Log: description, Format: l.kind.format(), Dir: l.dir}); err != nil {
+	if l.tiles, err = monitor.Open(monitor.Options{Log: description, Format: l.kind.Format(), Dir: l.dir}); err != nil {
 		return nil, err
 	}
 	if err := checkSignedBy(ctx, l.tiles, c.Dir); err != nil {

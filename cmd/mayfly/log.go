@@ -9,9 +9,13 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/input"
+	"github.com/mayfly-ca/mayfly/internal/pemfile"
 	"github.com/mayfly-ca/mayfly/internal/version"
 	"github.com/mayfly-ca/mayfly/loglist"
 	"github.com/mayfly-ca/mayfly/monitor"
@@ -22,9 +26,10 @@ import (
 func newLog() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "log",
-		Short: "Check, count, copy and rotate a static-ct log",
-		Long: "These commands work on the log of ct.embedded, while the CA runs or not. fsck, stats and export only " +
-			"read, and also take\nthe URL of another static-ct log.",
+		Short: "Check, count, copy and rotate the logs of the CA",
+		Long: "These commands work on the CT log of ct.embedded or, with --log rekor, on the log of signatures of " +
+			"rekor, while the CA\nruns or not. fsck, stats and export only read, and also take the URL of another log: a " +
+			"static-ct log or, with\n--log rekor, a Rekor v2 log.",
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error { return cmd.Help() }),
 	}
@@ -34,13 +39,37 @@ func newLog() *cobra.Command {
 
 // logFlags are the flags that select logs.
 type logFlags struct {
+	log                            string
 	config, dir, publicKey, origin string
 	json                           bool
 }
 
+// registerLog registers the flag that selects one of the two logs.
+func registerLog(fl *pflag.FlagSet, to *string) {
+	fl.StringVar(to, "log", logCT, "which log: ct or rekor")
+}
+
+// The values of --log.
+const (
+	logCT    = "ct"
+	logRekor = "rekor"
+)
+
+// kindOf returns the kind of log that --log names.
+func kindOf(name string) (tlog.Kind, error) {
+	switch name {
+	case logCT:
+		return tlog.StaticCT, nil
+	case logRekor:
+		return tlog.Rekor, nil
+	}
+	return 0, cli.Usage("--log %q: write ct or rekor", name)
+}
+
 func (f *logFlags) register(cmd *cobra.Command) {
 	fl := cmd.Flags()
-	fl.StringVar(&f.config, "config", "", "configuration file; the log is that of ct.embedded, with all shards")
+	registerLog(fl, &f.log)
+	fl.StringVar(&f.config, "config", "", "configuration file; the log is the one in it, with all shards")
 	fl.StringVar(&f.dir, "dir", "", "directory of the log, with all shards")
 	fl.StringVar(&f.publicKey, "public-key", "", "PEM file with the log's key; required for a URL")
 	fl.StringVar(&f.origin, "origin", "",
@@ -67,10 +96,14 @@ func (f *logFlags) targets(ctx context.Context, args []string) ([]logTarget, err
 	if named != 1 {
 		return nil, cli.Usage("write one of --config FILE, --dir DIR and the URL of a log")
 	}
-	if len(args) == 1 {
-		return f.remote(ctx, args[0])
+	kind, err := kindOf(f.log)
+	if err != nil {
+		return nil, err
 	}
-	c, err := f.local()
+	if len(args) == 1 {
+		return f.remote(ctx, kind, args[0])
+	}
+	c, err := f.local(kind)
 	if err != nil {
 		return nil, err
 	}
@@ -80,14 +113,14 @@ func (f *logFlags) targets(ctx context.Context, args []string) ([]logTarget, err
 	}
 	var out []logTarget
 	for _, s := range shards {
-		key, err := node.LoadLogKey(cmp.Or(f.publicKey, c.PublicKeyFile(s)))
+		key, err := loadLogKey(kind, cmp.Or(f.publicKey, c.PublicKeyFile(s)))
 		if err != nil {
 			return nil, err
 		}
 		t := logTarget{Shard: s, dir: c.ShardDir(s)}
 		if t.Log, err = monitor.Open(monitor.Options{
-			Log: loglist.Log{Name: t.dir, Key: key, Origin: s.Origin},
-			Dir: t.dir,
+			Log:    loglist.Log{Name: t.dir, Key: key, Origin: s.Origin},
+			Format: kind.Format(), Dir: t.dir,
 		}); err != nil {
 			return nil, err
 		}
@@ -101,39 +134,62 @@ func (f *logFlags) targets(ctx context.Context, args []string) ([]logTarget, err
 }
 
 // local returns the log that --config or --dir names.
-func (f *logFlags) local() (tlog.Config, error) {
+func (f *logFlags) local(kind tlog.Kind) (tlog.Config, error) {
 	if f.dir != "" {
-		return tlog.Local(tlog.StaticCT, f.dir)
+		return tlog.Local(kind, f.dir)
 	}
-	_, c, err := embeddedOf(f.config)
+	_, c, err := logOf(f.config, kind)
 	return c, err
 }
 
-// embeddedOf loads a configuration file, and returns it and its block ct.embedded.
-func embeddedOf(path string) (*config.Config, tlog.Config, error) {
-	cfg, _, err := config.Load(path)
-	if err != nil {
-		return nil, tlog.Config{}, cli.Misconfigured(err)
+// loadLogKey reads the public key of a log.
+func loadLogKey(kind tlog.Kind, name string) (any, error) {
+	if kind == tlog.StaticCT {
+		return node.LoadLogKey(name)
 	}
-	if cfg.CT.Embedded == nil {
+	data, err := input.Read(nil, name)
+	if err != nil {
+		return nil, fault.BadFile(name, err)
+	}
+	key, err := pemfile.PublicKey(data)
+	if err != nil {
+		return nil, fault.BadContent(err, "write the path of the log's public key in PEM").In(name)
+	}
+	return key, nil
+}
+
+// logOf loads a configuration file, and returns it and its log of a kind, without keys.
+func logOf(path string, kind tlog.Kind) (*config.Config, tlog.Config, error) {
+	cfg, _, err := config.Load(path)
+	switch {
+	case err != nil:
+		return nil, tlog.Config{}, cli.Misconfigured(err)
+	case kind == tlog.Rekor:
+		return nil, tlog.Config{}, cli.Usage("%s has no rekor", path)
+	case cfg.CT.Embedded == nil:
 		return nil, tlog.Config{}, cli.Usage("%s has no ct.embedded", path)
 	}
 	return cfg, cfg.CT.Embedded.Log(), nil
 }
 
-func (f *logFlags) remote(ctx context.Context, url string) ([]logTarget, error) {
+func (f *logFlags) remote(ctx context.Context, kind tlog.Kind, url string) ([]logTarget, error) {
 	if f.publicKey == "" {
 		return nil, cli.Usage("--public-key is missing; a remote log cannot be verified without its key")
 	}
-	key, err := node.LoadLogKey(f.publicKey)
+	key, err := loadLogKey(kind, f.publicKey)
 	if err != nil {
 		return nil, err
 	}
 	if err := monitor.CheckPrefix(url); err != nil {
 		return nil, cli.Usage("%v", err)
 	}
+	prefix := url
+	if kind == tlog.Rekor {
+		prefix = strings.TrimRight(url, "/") + "/api/v2"
+	}
 	o := monitor.Options{
-		Log: loglist.Log{Name: url, MonitoringURL: url, Key: key, Origin: f.origin},
+		Log:    loglist.Log{Name: url, MonitoringURL: prefix, Key: key, Origin: f.origin},
+		Format: kind.Format(),
 		Transport: monitor.Transport{
 			Proxy: http.ProxyFromEnvironment, UserAgent: version.UserAgent(),
 		},
@@ -144,7 +200,7 @@ func (f *logFlags) remote(ctx context.Context, url string) ([]logTarget, error) 
 		}
 	}
 	log, err := monitor.Open(o)
-	return []logTarget{{Shard: tlog.Shard{Origin: o.Log.Origin}, Log: log}}, err
+	return []logTarget{{Shard: tlog.Shard{Kind: kind, Origin: o.Log.Origin}, Log: log}}, err
 }
 
 // logMoment formats a time for a table; "-" is the zero time.

@@ -22,6 +22,8 @@ import (
 	"github.com/mayfly-ca/mayfly/identity"
 	"github.com/mayfly-ca/mayfly/internal/terminal"
 	"github.com/mayfly-ca/mayfly/monitor"
+	"github.com/mayfly-ca/mayfly/rekor/entry"
+	"github.com/mayfly-ca/mayfly/tlog"
 )
 
 type logExportFlags struct {
@@ -39,7 +41,8 @@ func newLogExport() *cobra.Command {
 			"identity, digest of the\n" +
 			"TBSCertificate, and the precertificate in base64. With --pem it writes only the " +
 			"precertificates. It verifies the\n" +
-			"checkpoint; \"mayfly log fsck\" verifies the entries.",
+			"checkpoint; \"mayfly log fsck\" verifies the entries. Of a log of signatures, it writes the kind, " +
+			"the signed digest, the\nsigner and the entry itself.",
 		Example: "  mayfly log export --config mayfly.yaml --from 2026-11-01T00:00:00Z --out entries.jsonl\n" +
 			"  mayfly log export https://ca.example.com/ct --public-key log.pub.pem --from 100 --to 200 --pem",
 		Args: cobra.MaximumNArgs(1),
@@ -55,7 +58,7 @@ func newLogExport() *cobra.Command {
 	fl.StringVar(&f.from, "from", "", "first entry: an index, or a time in RFC 3339")
 	fl.StringVar(&f.to, "to", "", "end, not included: an index, or a time in RFC 3339")
 	fl.StringVar(&f.out, "out", "", "file to write (default: standard output)")
-	fl.BoolVar(&f.pem, "pem", false, "precertificates in PEM")
+	fl.BoolVar(&f.pem, "pem", false, "only the certificates, in PEM")
 	return cmd
 }
 
@@ -92,6 +95,9 @@ func (f *logExportFlags) run(ctx context.Context, args []string, std cli.Streams
 		return cli.Usage("--from %d is greater than --to %d, so no entry can match; swap them",
 			from.index, to.index)
 	}
+	if f.log == logRekor && (!from.at.IsZero() || !to.at.IsZero()) {
+		return cli.Usage("the entries of a log of signatures have no time; write an index for --from and --to")
+	}
 	targets, err := f.targets(ctx, args)
 	if err != nil {
 		return err
@@ -125,7 +131,11 @@ func (f *logExportFlags) run(ctx context.Context, args []string, std cli.Streams
 			if at.Before(from.at) || !to.at.IsZero() && !at.Before(to.at) {
 				continue
 			}
-			if err := f.write(buffered, t, e); err != nil {
+			write := f.write
+			if t.Kind == tlog.Rekor {
+				write = f.writeSignature
+			}
+			if err := write(buffered, t, e); err != nil {
 				return err
 			}
 		}
@@ -173,7 +183,68 @@ func (f *logExportFlags) write(w io.Writer, t logTarget, e *monitor.Entry) error
 			line.SAN, line.Issuer = id.SAN.Value, id.Issuer
 		}
 	}
+	return encodeLine(w, line)
+}
+
+func encodeLine(w io.Writer, line any) error {
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
 	return enc.Encode(line)
+}
+
+// exportedSignature is one line of "log export --log rekor".
+type exportedSignature struct {
+	Log     string           `json:"log"` // the origin
+	Index   uint64           `json:"index"`
+	Kind    string           `json:"kind,omitempty"`
+	Digest  string           `json:"digest,omitempty"` // ALGORITHM:HEX, of what was signed
+	Signers []exportedSigner `json:"signers,omitempty"`
+	Entry   []byte           `json:"entry"`             // canonical JSON, as it was logged
+	Problem string           `json:"problem,omitempty"` // why fields are missing
+}
+
+// exportedSigner has the fields of a certificate, or the SHA-256 of a key.
+type exportedSigner struct {
+	Serial   string    `json:"serial,omitempty"`
+	SAN      string    `json:"san,omitempty"`
+	Issuer   string    `json:"issuer,omitempty"` // of the identity
+	NotAfter time.Time `json:"not_after,omitzero"`
+	Key      string    `json:"key_sha256,omitempty"` // of the SubjectPublicKeyInfo
+	DER      []byte    `json:"der,omitempty"`        // the certificate
+}
+
+func (f *logExportFlags) writeSignature(w io.Writer, t logTarget, e *monitor.Entry) error {
+	line := exportedSignature{Log: t.Origin, Index: e.Index, Entry: e.Content}
+	one, err := entry.Parse(e.Content)
+	if err != nil {
+		line.Problem = err.Error()
+		one = &entry.Entry{}
+	} else {
+		line.Kind, line.Digest = one.Kind, one.Digest.String()
+	}
+	for _, s := range one.Signatures {
+		if s.Certificate == nil {
+			sum := sha256.Sum256(s.Key)
+			line.Signers = append(line.Signers, exportedSigner{Key: hex.EncodeToString(sum[:])})
+			continue
+		}
+		if f.pem {
+			if _, err := fmt.Fprintf(w, "# %s entry %d\n%s", terminal.Printable(t.Origin), e.Index,
+				pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate.Raw})); err != nil {
+				return err
+			}
+		}
+		signer := exportedSigner{
+			Serial:   hex.EncodeToString(s.Certificate.SerialNumber.Bytes()),
+			NotAfter: s.Certificate.NotAfter.UTC(), DER: s.Certificate.Raw,
+		}
+		if id, err := identity.Parse(s.Certificate); err == nil {
+			signer.SAN, signer.Issuer = id.SAN.Value, id.Issuer
+		}
+		line.Signers = append(line.Signers, signer)
+	}
+	if f.pem {
+		return nil
+	}
+	return encodeLine(w, line)
 }

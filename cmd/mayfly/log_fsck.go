@@ -12,6 +12,8 @@ import (
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/internal/terminal"
 	"github.com/mayfly-ca/mayfly/monitor"
+	"github.com/mayfly-ca/mayfly/rekor"
+	"github.com/mayfly-ca/mayfly/tlog"
 )
 
 func newLogFsck() *cobra.Command {
@@ -25,7 +27,8 @@ func newLogFsck() *cobra.Command {
 			"its issuer signed it,\n" +
 			"whether that issuer is in the log, and whether the timestamp is plausible. It reports all findings. " +
 			"The exit status is 3\n" +
-			"if there are any.",
+			"if there are any. Of a log of signatures, it checks the form of each entry and verifies the signature " +
+			"in it.",
 		Example: "  mayfly log fsck --config mayfly.yaml\n" +
 			"  mayfly log fsck https://ca.example.com/ct --public-key log.pub.pem",
 		Args: cobra.MaximumNArgs(1),
@@ -61,18 +64,35 @@ func fsck(ctx context.Context, targets []logTarget, p *terminal.Progress) ([]fsc
 	var out []fsckReport
 	for _, t := range targets {
 		r := fsckReport{Log: t.Log.Name(), Origin: t.Origin, Findings: []monitor.Finding{}}
-		h, err := t.Check(ctx, monitor.CheckOptions{
+		o := monitor.CheckOptions{
 			Now: time.Now(), NotBefore: t.NotBefore, NotAfter: t.NotAfter,
 			Found:    func(f monitor.Finding) { r.Findings = append(r.Findings, f) },
 			Progress: func(done, all uint64) { p.Showf("%s: %d of %d entries", r.Log, done, all) },
-		})
+		}
+		if t.Kind == tlog.Rekor {
+			o.Entry = func(e *monitor.Entry) []string {
+				if _, err := rekor.CheckEntry(ctx, e.Content); err != nil {
+					return []string{err.Error()}
+				}
+				return nil
+			}
+		}
+		h, err := t.Check(ctx, o)
 		if err != nil {
 			return nil, err
 		}
-		r.Entries, r.Checkpoint, r.Cosignatures = h.Size, h.Time(), h.Cosigners
+		r.Entries, r.Checkpoint, r.Cosignatures = h.Size, signedAt(t, h.Head), h.Cosigners
 		out = append(out, r)
 	}
 	return out, nil
+}
+
+// signedAt returns when a head was signed; zero for a log of signatures, whose heads have no timestamp.
+func signedAt(t logTarget, h monitor.Head) time.Time {
+	if t.Kind == tlog.Rekor {
+		return time.Time{}
+	}
+	return h.Time()
 }
 
 func printFsck(w io.Writer, reports []fsckReport, asJSON bool) error {

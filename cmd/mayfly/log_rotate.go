@@ -59,7 +59,7 @@ func (f *logRotateFlags) run(w io.Writer, now time.Time) error {
 	if f.config == "" {
 		return cli.Usage("--config is missing; write --config FILE")
 	}
-	cfg, c, err := embeddedOf(f.config)
+	cfg, c, err := logOf(f.config, tlog.StaticCT)
 	if err != nil {
 		return err
 	}

@@ -18,6 +18,9 @@ import (
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/internal/human"
 	"github.com/mayfly-ca/mayfly/internal/terminal"
+	"github.com/mayfly-ca/mayfly/monitor"
+	"github.com/mayfly-ca/mayfly/rekor/entry"
+	"github.com/mayfly-ca/mayfly/tlog"
 )
 
 func newLogStats() *cobra.Command {
@@ -26,7 +29,7 @@ func newLogStats() *cobra.Command {
 		Use:   "stats [--config FILE | --dir DIR | URL]",
 		Short: "Count the entries of a log",
 		Long: "stats counts the entries of a log by day and by issuing key, and shows its size on disk. It " +
-			"verifies only the checkpoint.",
+			"verifies only the checkpoint.\nThe day of a signature is that on which its certificate was issued.",
 		Example: "  mayfly log stats --config mayfly.yaml\n" +
 			"  mayfly log stats https://ca.example.com/ct --public-key log.pub.pem --json",
 		Args: cobra.MaximumNArgs(1),
@@ -61,7 +64,7 @@ type logStats struct {
 	Log        string         `json:"log"`
 	Origin     string         `json:"origin"`
 	Entries    uint64         `json:"entries"`
-	Checkpoint time.Time      `json:"checkpoint"`
+	Checkpoint time.Time      `json:"checkpoint,omitzero"`
 	NotBefore  time.Time      `json:"not_before,omitzero"`
 	NotAfter   time.Time      `json:"not_after,omitzero"`
 	Closed     time.Time      `json:"closed,omitzero"`
@@ -69,7 +72,9 @@ type logStats struct {
 	Last       time.Time      `json:"last,omitzero"`
 	ByDay      map[string]int `json:"by_day"`
 	ByIssuer   map[string]int `json:"by_issuer_key"` // by SHA-256 of the issuing certificate's SPKI
-	Disk       *diskStats     `json:"disk,omitempty"`
+	// ByKind counts the entries of a log of signatures, by hashedrekord or dsse, and by certificate or key.
+	ByKind map[string]int `json:"by_kind,omitempty"`
+	Disk   *diskStats     `json:"disk,omitempty"`
 }
 
 type diskStats struct {
@@ -87,24 +92,16 @@ func count(ctx context.Context, t logTarget, p *terminal.Progress) (logStats, er
 	if err != nil {
 		return s, fmt.Errorf("%s: %w", s.Log, err)
 	}
-	s.Entries, s.Checkpoint = h.Size, h.Time()
+	s.Entries, s.Checkpoint = h.Size, signedAt(t, h)
 	for e, err := range t.Entries(ctx, h, 0, h.Size) {
 		if err != nil {
 			return s, fmt.Errorf("%s: %w", s.Log, err)
 		}
-		at := e.Time()
-		if s.First.IsZero() || at.Before(s.First) {
-			s.First = at
+		if t.Kind == tlog.Rekor {
+			s.addSignature(e)
+		} else {
+			s.addCertificate(e)
 		}
-		if at.After(s.Last) {
-			s.Last = at
-		}
-		s.ByDay[at.Format(time.DateOnly)]++
-		issuer := "none"
-		if e.Precert {
-			issuer = hex.EncodeToString(e.IssuerKeyHash[:])
-		}
-		s.ByIssuer[issuer]++
 		p.Showf("%s: %d of %d entries", s.Log, e.Index+1, h.Size)
 	}
 	if t.dir == "" {
@@ -112,6 +109,44 @@ func count(ctx context.Context, t logTarget, p *terminal.Progress) (logStats, er
 	}
 	s.Disk, err = diskUsage(t.dir)
 	return s, err
+}
+
+func (s *logStats) addCertificate(e *monitor.Entry) {
+	s.addTime(e.Time())
+	issuer := "none"
+	if e.Precert {
+		issuer = hex.EncodeToString(e.IssuerKeyHash[:])
+	}
+	s.ByIssuer[issuer]++
+}
+
+func (s *logStats) addTime(at time.Time) {
+	if s.First.IsZero() || at.Before(s.First) {
+		s.First = at
+	}
+	if at.After(s.Last) {
+		s.Last = at
+	}
+	s.ByDay[at.Format(time.DateOnly)]++
+}
+
+func (s *logStats) addSignature(e *monitor.Entry) {
+	if s.ByKind == nil {
+		s.ByKind = map[string]int{}
+	}
+	one, err := entry.Parse(e.Content)
+	if err != nil {
+		s.ByKind["unreadable"]++
+		return
+	}
+	for _, signature := range one.Signatures {
+		if signature.Certificate == nil {
+			s.ByKind[one.Kind+" with a key"]++
+			continue
+		}
+		s.ByKind[one.Kind+" with a certificate"]++
+		s.addTime(signature.Certificate.NotBefore.UTC())
+	}
 }
 
 // diskUsage counts the files of one log. It ignores files that the log removes meanwhile.
@@ -149,7 +184,9 @@ func printStats(w io.Writer, all []logStats) error {
 		t.Add("log", s.Log)
 		t.Add("origin", s.Origin)
 		t.Add("entries", fmt.Sprint(s.Entries))
-		t.Add("checkpoint", logMoment(s.Checkpoint))
+		if !s.Checkpoint.IsZero() {
+			t.Add("checkpoint", logMoment(s.Checkpoint))
+		}
 		t.Add("validity", logMoment(s.NotBefore)+" to "+logMoment(s.NotAfter))
 		if !s.Closed.IsZero() {
 			t.Add("closed", logMoment(s.Closed))
@@ -166,7 +203,7 @@ func printStats(w io.Writer, all []logStats) error {
 		for _, by := range []struct {
 			head   string
 			counts map[string]int
-		}{{"day", s.ByDay}, {"issuer key (SHA-256)", s.ByIssuer}} {
+		}{{"day", s.ByDay}, {"issuer key (SHA-256)", s.ByIssuer}, {"kind", s.ByKind}} {
 			g := terminal.Grid{Head: []string{by.head, "entries"}}
 			for _, key := range slices.Sorted(maps.Keys(by.counts)) {
 				g.Add(key, fmt.Sprint(by.counts[key]))
