@@ -128,7 +128,7 @@ var layers = map[string][]string{
 	"cmd/internal/cli": {"fault"},
 	"cmd/mayfly": {
 		"cmd/internal/cli", "node", "dev", "dev/idp", "config", "oidc", "ca", "ca/signer", "rotation", "ctlog",
-		"monitor", "tlog",
+		"monitor", "tlog", "rekor", "rekor/entry",
 		"journal", "reconcile", "client", "trust", "inspect", "identity", "loglist", "tbs", "fault", "server",
 		"ceremony", "ca/signer/backends", "status", "doctor", "tsa", "setup", "backup", "find",
 	},

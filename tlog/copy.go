@@ -303,7 +303,7 @@ func (c Config) VerifyCopy(ctx context.Context, want Copied) error {
 		return err
 	}
 	log, err := monitor.Open(monitor.Options{
-		Log: loglist.Log{Key: key, Origin: want.Origin}, Format: c.Kind.format(), Dir: dir,
+		Log: loglist.Log{Key: key, Origin: want.Origin}, Format: c.Kind.Format(), Dir: dir,
 	})
 	if err != nil {
 		return err
