@@ -67,8 +67,8 @@ var layers = map[string][]string{
 	"journal":      {"fault", "journal/ship"},
 	"journal/ship": {"fault"},
 
-	"reconcile":         {"journal", "monitor", "tbs", "fault"}, // compares journals with logs
-	"reconcile/webhook": {},                                     // delivers findings
+	"reconcile":         {"journal", "monitor", "rekor/entry", "tbs", "fault"}, // compares journals with logs
+	"reconcile/webhook": {},                                                    // delivers findings
 
 	// examines a configuration: it composes the checks of the other packages
 	"doctor": {

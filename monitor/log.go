@@ -89,6 +89,9 @@ func needOrigin(l loglist.Log) error {
 // Name returns the log's name.
 func (l *Log) Name() string { return l.name }
 
+// Format returns what the log contains.
+func (l *Log) Format() Format { return l.verifier.format }
+
 // Local reports whether the log is a directory on this machine.
 func (l *Log) Local() bool {
 	s, err := l.tiles()

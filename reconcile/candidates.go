@@ -105,6 +105,9 @@ func (c *correlation) describe(ctx context.Context, one candidate, f *Finding) (
 		return of
 	}
 	read, err := c.reader.read(ctx, e.log, e.index)
+	if err == nil {
+		read = c.reader.certificate(e.log, read, r.tbs)
+	}
 	if err != nil || read.Precert == e.final || read.Timestamp != e.timestamp {
 		return of
 	}

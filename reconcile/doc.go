@@ -6,6 +6,7 @@
 //
 //   - every log entry under one of the CA's issuing keys has an intent in a journal,
 //   - every SCT in a released certificate has its entry in the log (the merge obligation of RFC 6962 §3),
+//   - every certificate of the CA in a log of signatures was released according to a journal,
 //   - no serial number is used twice,
 //   - the records of a journal explain every signature that the CA's process counted.
 //

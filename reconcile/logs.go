@@ -8,7 +8,8 @@ import (
 	"github.com/mayfly-ca/mayfly/monitor"
 )
 
-// Log is a log to audit.
+// Log is a log to audit: a Certificate Transparency log, or a log of signatures (Rekor), whose entries name
+// certificates.
 type Log struct {
 	*monitor.Log
 	// MergeDelay is the maximum merge delay of the log (RFC 6962 §3).
@@ -92,9 +93,7 @@ func (a *Auditor) follow(ctx context.Context, f *logFollower) (more bool, err er
 	last := f.last
 	more, err = f.Next(ctx, func(e *monitor.Entry) error {
 		last = max(last, e.Timestamp)
-		if m, ok := a.match(ctx, f.logState, f.Log(), e); ok {
-			matched = append(matched, m)
-		}
+		matched = append(matched, a.matchAll(ctx, f.logState, f.Log(), e)...)
 		return nil
 	})
 	if errors.Is(err, monitor.ErrStale) {

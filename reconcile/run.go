@@ -52,7 +52,7 @@ type Report struct {
 type LogReport struct {
 	Name    string    `json:"name"`
 	Size    uint64    `json:"size"` // of the head
-	Head    time.Time `json:"head"`
+	Head    time.Time `json:"head,omitzero"` // the head of a log of signatures has no time
 	Read    uint64    `json:"read"`
 	Matched uint64    `json:"ours"` // entries under an issuing key
 	Error   string    `json:"error,omitempty"`
@@ -162,7 +162,7 @@ func (r *run) readLog(ctx context.Context, number int, l Log) error {
 	more, err := true, error(nil)
 	for more && err == nil {
 		more, err = follower.Next(ctx, func(e *monitor.Entry) error {
-			if m, ok := r.match(ctx, w, l.Log, e); ok {
+			for _, m := range r.matchAll(ctx, w, l.Log, e) {
 				r.addMatch(uint16(number), m) //nolint:gosec // a few
 			}
 			if r.Progress != nil && e.Index%4096 == 0 {
@@ -176,7 +176,10 @@ func (r *run) readLog(ctx context.Context, number int, l Log) error {
 	}
 	state := follower.State()
 	w.size, w.head, w.verified = state.Size, state.Head, err == nil
-	report := LogReport{Name: w.name, Size: w.head.Size, Head: w.head.Time(), Read: w.size, Matched: w.matched}
+	report := LogReport{Name: w.name, Size: w.head.Size, Read: w.size, Matched: w.matched}
+	if l.Format() == monitor.Certificates {
+		report.Head = w.head.Time()
+	}
 	switch {
 	case err != nil && monitor.Misbehaved(err):
 		report.Error = err.Error()
