@@ -486,6 +486,10 @@ func (l *loader) warn() {
 	for _, w := range c.CA.Rotation.Warnings() {
 		l.warning(l.main, w.Problem+"; "+w.Fix, append([]string{"ca", "rotation"}, w.Path...)...)
 	}
+	if c.Production && c.TSA != nil && c.TSA.Clock == nil {
+		l.warning(l.main, "timestamps have the time of this machine, which is not compared with time servers; write "+
+			"tsa.clock.servers", "tsa")
+	}
 	if c.CT.None != nil {
 		l.warning(l.main, "certificates are not logged, so that what this CA signs cannot be seen; the reason given: "+
 			c.CT.None.Reason, "ct", "none")

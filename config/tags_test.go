@@ -106,6 +106,7 @@ func TestPathTags(t *testing.T) {
 		"state_dir optional-dir",
 		"tracing.otlp.ca_cert read",
 		"tracing.otlp.headers.NAME.file secret",
+		"tsa.clock.ca_cert read",
 	}
 	inline := []string{ // texts of PEM and keys, names in them, and URIs of keys, not paths of files
 		"ca.kms.key",

@@ -73,7 +73,7 @@ type Authority struct {
 const checkEvery = 5 * time.Second
 
 // New returns an authority whose key and chain work: it makes a timestamp, verifies it and discards it. Its errors are
-// [fault.Setting] values about the settings "chain" and "key" of the key backend.
+// [fault.Setting] values, about settings of c or about "chain" and "key" of the key backend.
 func New(ctx context.Context, c Config, o Options) (*Authority, error) {
 	ofSystem := o.Now == nil
 	if ofSystem {

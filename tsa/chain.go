@@ -1,6 +1,7 @@
 package tsa
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rsa"
@@ -9,8 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"time"
-
-	"crypto"
 )
 
 // CheckChain checks the chain of a timestamp authority, the authority's certificate first and the root last: the

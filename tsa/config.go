@@ -1,14 +1,13 @@
 package tsa
 
 import (
+	"crypto/x509"
 	"encoding/asn1"
 	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 	"time"
-
-	"crypto/x509"
 
 	"github.com/mayfly-ca/mayfly/fault"
 )

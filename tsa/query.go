@@ -49,8 +49,9 @@ func (r *refusal) response() []byte {
 	bits := make([]byte, r.info/8+1)
 	bits[r.info/8] = 0x80 >> (r.info % 8)
 	der, err := asn1.Marshal(struct{ Status pkiStatusInfo }{pkiStatusInfo{
-		int(timestamp.Rejection), []asn1.RawValue{{Tag: asn1.TagUTF8String, Bytes: []byte(r.text)}},
-		asn1.BitString{Bytes: bits, BitLength: int(r.info) + 1},
+		Status:       int(timestamp.Rejection),
+		StatusString: []asn1.RawValue{{Tag: asn1.TagUTF8String, Bytes: []byte(r.text)}},
+		FailInfo:     asn1.BitString{Bytes: bits, BitLength: int(r.info) + 1},
 	}})
 	if err != nil {
 		return nil

@@ -3,6 +3,7 @@ package tsa
 import (
 	"cmp"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -15,13 +16,18 @@ import (
 	"github.com/beevik/ntp"
 
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
 
 // ClockConfig has the settings of the comparison of this machine's clock with time servers.
 type ClockConfig struct {
-	// Servers are 1 to 16 time servers as ntp://HOST or ntp://HOST:PORT (RFC 5905). More than half of them must agree
-	// with this machine's clock: write three or more, so that one that is wrong or silent does not matter.
+	// Servers are 1 to 16 time servers: ntp://HOST or ntp://HOST:PORT (RFC 5905), or nts://HOST or nts://HOST:PORT
+	// (RFC 8915), whose answers nobody on the way can change. More than half of them must agree with this machine's
+	// clock: write three or more, so that one that is wrong or silent does not matter.
 	Servers []string `yaml:"servers"`
+	// CACert is the path of a file with the CA certificates, in PEM, of servers with nts. When omitted: those of the
+	// system.
+	CACert string `yaml:"ca_cert" path:"read"`
 	// MaxOffset is the largest difference between this machine's clock and that of a server that agrees, including
 	// the uncertainty of the answer. Default: 500ms.
 	MaxOffset time.Duration `yaml:"max_offset"`
@@ -55,8 +61,8 @@ func (c *ClockConfig) check() error {
 	}
 	for i, one := range c.Servers {
 		if _, err := parseServer(one); err != nil {
-			errs = append(errs, fault.BadSetting(err.Error(), "write ntp://HOST or ntp://HOST:PORT", "servers",
-				fmt.Sprint(i)))
+			errs = append(errs, fault.BadSetting(err.Error(), "write ntp://HOST, nts://HOST, or either with :PORT",
+				"servers", fmt.Sprint(i)))
 		} else if slices.Contains(c.Servers[:i], one) {
 			errs = append(errs, fault.BadSetting(fmt.Sprintf("%q is listed twice", one), "remove one", "servers",
 				fmt.Sprint(i)))
@@ -82,14 +88,36 @@ func (c *ClockConfig) maxAge() time.Duration    { return cmp.Or(c.MaxAge, defaul
 
 const ntpPort = "123"
 
-// parseServer returns the address of a time server, with a port.
-func parseServer(text string) (address string, err error) {
+// parseServer returns a time server.
+func parseServer(text string) (*timeSource, error) {
 	u, err := url.Parse(text)
-	if err != nil || u.Scheme != "ntp" || u.Hostname() == "" || u.User != nil ||
+	if err != nil || u.Scheme != "ntp" && u.Scheme != "nts" || u.Hostname() == "" || u.User != nil ||
 		strings.TrimSuffix(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
-		return "", fmt.Errorf("%q is not the URL of a time server", text)
+		return nil, fmt.Errorf("%q is not the URL of a time server", text)
 	}
-	return net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), ntpPort)), nil
+	s := &timeSource{nts: u.Scheme == "nts"}
+	port := ntpPort
+	if s.nts {
+		port = ntsPort
+	}
+	s.address = net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), port))
+	return s, nil
+}
+
+// sources returns the time servers. Its errors are [fault.Setting] values.
+func (c *ClockConfig) sources() ([]*timeSource, error) {
+	roots, err := pemfile.LoadPool(c.CACert, "clock", "ca_cert")
+	if err != nil {
+		return nil, err
+	}
+	out := make([]*timeSource, len(c.Servers))
+	for i, one := range c.Servers {
+		if out[i], err = parseServer(one); err != nil {
+			return nil, fault.BadSetting(err.Error(), "", "clock", "servers", fmt.Sprint(i))
+		}
+		out[i].roots = roots
+	}
+	return out, nil
 }
 
 // verdict is what the answer of a server says about this machine's clock.
@@ -128,11 +156,11 @@ const (
 
 // servers compares this machine's clock with time servers. Its methods accept nil: nothing is compared.
 type servers struct {
-	config    ClockConfig
-	addresses []string
-	clock     *clock
-	metrics   *metrics
-	wake      chan struct{} // a round is wanted now
+	config  ClockConfig
+	sources []*timeSource
+	clock   *clock
+	metrics *metrics
+	wake    chan struct{} // a round is wanted now
 
 	mu        sync.Mutex
 	answers   []answer
@@ -149,14 +177,9 @@ func newServers(c *ClockConfig, k *clock, m *metrics) (*servers, error) {
 		config: *c, clock: k, metrics: m, wake: make(chan struct{}, 1),
 		answers: make([]answer, len(c.Servers)), aside: make([]time.Duration, len(c.Servers)),
 	}
-	for _, one := range c.Servers {
-		address, err := parseServer(one)
-		if err != nil {
-			return nil, err
-		}
-		s.addresses = append(s.addresses, address)
-	}
-	return s, nil
+	var err error
+	s.sources, err = c.sources()
+	return s, err
 }
 
 // problem returns why the servers forbid timestamps, or nil.
@@ -245,9 +268,9 @@ func (s *servers) soon() {
 // says that the time is right after the clock was set.
 func (s *servers) round(ctx context.Context) bool {
 	before, ready := s.clock.difference()
-	answers := make([]answer, len(s.addresses))
+	answers := make([]answer, len(s.sources))
 	var all sync.WaitGroup
-	for i := range s.addresses {
+	for i := range s.sources {
 		all.Go(func() { answers[i] = s.ask(ctx, i) })
 	}
 	all.Wait()
@@ -300,7 +323,7 @@ func (s *servers) ask(ctx context.Context, i int) answer {
 		return answer{verdict: failed, err: fmt.Errorf("it asked for fewer requests, and is asked again in %s",
 			(until - now).Round(time.Second))}
 	}
-	r, err := request(ctx, s.addresses[i], s.clock.wall)
+	r, err := s.sources[i].request(ctx, s.clock.wall)
 	if r != nil && r.IsKissOfDeath() {
 		s.mu.Lock()
 		s.aside[i] = now + asideFor
@@ -326,13 +349,13 @@ type Comparison struct {
 // Compare asks every time server once, at the same time. c MUST have passed the check of [Config].
 func Compare(ctx context.Context, c ClockConfig) []Comparison {
 	out := make([]Comparison, len(c.Servers))
+	sources, broken := c.sources()
 	var all sync.WaitGroup
 	for i, one := range c.Servers {
 		all.Go(func() {
-			address, err := parseServer(one)
-			var r *ntp.Response
-			if err == nil {
-				r, err = request(ctx, address, time.Now)
+			r, err := (*ntp.Response)(nil), broken
+			if broken == nil {
+				r, err = sources[i].request(ctx, time.Now)
 			}
 			a := judge(r, err, c.maxOffset())
 			out[i] = Comparison{Server: one, Offset: a.offset, Agrees: a.verdict == agrees, Err: a.err}
@@ -357,16 +380,38 @@ func judge(r *ntp.Response, err error, most time.Duration) answer {
 	return a
 }
 
+// timeSource is a time server. It answers one request at a time.
+type timeSource struct {
+	address string // of NTP, or of the key exchange of NTS
+	nts     bool
+	roots   *x509.CertPool // of the key exchange; nil: those of the system
+	session *ntsSession    // nil: the next request begins one
+}
+
 // request makes one request. A packet has a limited size, and only one is read.
-func request(ctx context.Context, address string, wall func() time.Time) (*ntp.Response, error) {
+func (t *timeSource) request(ctx context.Context, wall func() time.Time) (*ntp.Response, error) {
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
-	r, err := ntp.QueryWithOptions(address, ntp.QueryOptions{
+	o := ntp.QueryOptions{
 		Timeout: queryTimeout, GetSystemTime: wall,
 		Dialer: func(_, remote string) (net.Conn, error) { return (&net.Dialer{}).DialContext(ctx, "udp", remote) },
-	})
-	if err != nil {
-		return nil, err
 	}
-	return r, r.Validate()
+	address := t.address
+	if t.nts {
+		if t.session == nil || len(t.session.cookies) == 0 {
+			var err error
+			if t.session, err = establish(ctx, t.address, t.roots); err != nil {
+				return nil, err
+			}
+		}
+		address, o.Extensions = t.session.address, []ntp.Extension{&ntsPacket{session: t.session}}
+	}
+	r, err := ntp.QueryWithOptions(address, o)
+	if err == nil {
+		err = r.Validate()
+	}
+	if err != nil {
+		t.session = nil // the server may have other keys
+	}
+	return r, err
 }

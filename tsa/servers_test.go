@@ -100,10 +100,10 @@ func comparing(t *testing.T, n int, prepare func([]*timeServer)) (*tsa.Authority
 	k := &clocks{wall: time.Now(), elapsed: time.Hour}
 	c := tsa.ClockConfig{}
 	var servers []*timeServer
-	real := k.now()
+	began := k.now()
 	for range n {
 		// the clock of a server goes on when that of the machine is set
-		s := newTimeServer(t, func() time.Time { return real.Add(k.since() - time.Hour) })
+		s := newTimeServer(t, func() time.Time { return began.Add(k.since() - time.Hour) })
 		servers, c.Servers = append(servers, s), append(c.Servers, s.url)
 	}
 	prepare(servers)
