@@ -70,7 +70,7 @@ func (l *loader) checkSettings() {
 	l.main.add(fault.Under(c.Canary.Check(c.CT.None != nil), "canary"))
 	if c.Find != nil {
 		l.main.add(fault.Under(c.Find.Check(), "find"))
-		if c.CT.Embedded == nil {
+		if c.CT.Embedded == nil && c.Rekor == nil {
 			l.setting(fault.BadSetting("there is no log in this process to index", "remove the setting", "find"))
 		}
 	}

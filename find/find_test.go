@@ -28,6 +28,7 @@ import (
 	"github.com/mayfly-ca/mayfly/tbs"
 	"github.com/mayfly-ca/mayfly/testkit/ct"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
+	"github.com/mayfly-ca/mayfly/testkit/signlog"
 )
 
 const issuer = "https://accounts.example.com"
@@ -171,6 +172,50 @@ func TestFind(t *testing.T) {
 	x = l.open()
 	if a := search(t, x, "identity=user3@example.com&limit=1000"); len(a.Entries) != many/5+1 {
 		t.Errorf("after a restart: %d entries", len(a.Entries))
+	}
+}
+
+// A signature is found by what was signed, and by the certificate with which it was made; the log of certificates beside
+// it has the certificate.
+func TestFindSignatures(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.add(7, "alice@example.com", issuer)
+	signatures := signlog.New(t)
+	der := l.certificate(7, "alice@example.com", issuer, false)
+	for n := range 3 {
+		signatures.Add(fmt.Sprint("artifact ", n), der)
+	}
+	signatures.Add("artifact 1", l.certificate(8, "bob@example.com", issuer, false))
+	x, err := find.Open(find.Config{Dir: l.dir}, find.Options{Sources: func() ([]find.Source, error) {
+		out, err := l.sources()
+		return append(out, find.Source{Log: signatures.Open(), Kind: find.Signatures}), err
+	}})
+	must(t, err)
+	defer x.Close() //nolint:errcheck // only read
+	must(t, l.log.Publish())
+	must(t, x.Update(t.Context()))
+	sum := sha256.Sum256([]byte("artifact 1"))
+	a := search(t, x, fmt.Sprintf("digest=%x", sum))
+	if len(a.Entries) != 2 || a.Entries[0].Index != 1 || a.Entries[1].Certificates[0].Identities[0] != "bob@example.com" ||
+		a.Entries[0].Digest != fmt.Sprintf("sha256:%x", sum) || a.Entries[0].Log != "rekor" {
+		t.Errorf("by digest: %+v", a.Entries)
+	}
+	for _, query := range []string{"identity=alice@example.com", "serial=07"} {
+		kinds := map[find.Kind]int{}
+		for _, e := range search(t, x, query).Entries {
+			kinds[e.Kind]++
+		}
+		if kinds[find.Signatures] != 3 || kinds[find.Certificates] != 1 {
+			t.Errorf("%s: %v", query, kinds)
+		}
+	}
+	var text strings.Builder
+	must(t, a.Write(&text))
+	for _, want := range []string{"bob@example.com", "signature", fmt.Sprintf("sha256:%x", sum), "rekor 1"} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("no %s in\n%s", want, text.String())
+		}
 	}
 }
 

@@ -109,30 +109,50 @@ func auditedLogs(cfg *config.Config) (out []reconcile.Log, err error) {
 		}
 		out = append(out, reconcile.Log{Log: log, MergeDelay: l.MergeDelay()})
 	}
-	if cfg.CT.Embedded == nil {
-		return out, nil
-	}
-	shards, err := cfg.CT.Embedded.Log().Shards()
-	if err != nil {
-		return nil, fault.Under(err, "ct", "embedded")
-	}
-	for _, s := range shards {
-		log, err := auditedShard(cfg.CT.Embedded.Log(), s)
+	for _, own := range ownLogs(cfg) {
+		shards, err := own.Shards()
 		if err != nil {
-			return nil, fault.Under(err, "ct", "embedded")
+			return nil, fault.Under(err, own.at...)
 		}
-		out = append(out, log)
+		for _, s := range shards {
+			log, err := openShard(own.Config, s)
+			if err != nil {
+				return nil, fault.Under(err, own.at...)
+			}
+			out = append(out, reconcile.Log{Log: log, MergeDelay: embeddedMergeDelay})
+		}
 	}
 	return out, nil
 }
 
-func auditedShard(c tlog.Config, s tlog.Shard) (reconcile.Log, error) {
+// ownLog is a log in the CA's own process, and the place of its settings.
+type ownLog struct {
+	tlog.Config
+	at []string
+}
+
+// ownLogs returns the logs of a configuration that are in the CA's own process.
+func ownLogs(cfg *config.Config) (out []ownLog) {
+	if cfg.CT.Embedded != nil {
+		out = append(out, ownLog{cfg.CT.Embedded.Log(), []string{"ct", "embedded"}})
+	}
+	if cfg.Rekor != nil {
+		out = append(out, ownLog{cfg.RekorLog(), []string{"rekor"}})
+	}
+	return out
+}
+
+// openShard opens the files of a shard, to read them.
+func openShard(c tlog.Config, s tlog.Shard) (*monitor.Log, error) {
 	description, err := c.Describe(s)
 	if err != nil {
-		return reconcile.Log{}, err
+		return nil, err
 	}
-	log, err := monitor.Open(monitor.Options{Log: description, Dir: c.ShardDir(s)})
-	return reconcile.Log{Log: log, MergeDelay: embeddedMergeDelay}, err
+	format := monitor.Certificates
+	if c.Kind == tlog.Rekor {
+		format = monitor.Opaque
+	}
+	return monitor.Open(monitor.Options{Log: description, Format: format, Dir: c.ShardDir(s)})
 }
 
 // monitorOptions returns how a log is read: with the TLS settings and the proxy of submissions.

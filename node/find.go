@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/find"
@@ -11,26 +12,24 @@ import (
 	"github.com/mayfly-ca/mayfly/tlog"
 )
 
-// FindSources returns the logs of a configuration that are in this process, for an index of them.
+// FindSources returns the logs of a configuration that are in the CA's own process, for an index of them.
 func FindSources(cfg *config.Config) (out []find.Source, err error) {
-	if cfg.CT.Embedded == nil {
-		return nil, nil
-	}
-	log := cfg.CT.Embedded.Log()
-	shards, err := log.Shards()
-	if err != nil {
-		return nil, err
-	}
-	return shardSources(log, shards)
-}
-
-func shardSources(c tlog.Config, shards []tlog.Shard) (out []find.Source, err error) {
-	for _, s := range shards {
-		l, err := auditedShard(c, s)
+	for _, own := range ownLogs(cfg) {
+		shards, err := own.Shards()
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, find.Source{Log: l.Log, Kind: find.Certificates})
+		kind := find.Certificates
+		if own.Kind == tlog.Rekor {
+			kind = find.Signatures
+		}
+		for _, s := range shards {
+			log, err := openShard(own.Config, s)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, find.Source{Log: log, Kind: kind})
+		}
 	}
 	return out, nil
 }
@@ -47,38 +46,32 @@ func (n *Node) openFind() (err error) {
 	return nil
 }
 
-// findSources returns a function that returns the logs in force. It opens them again only if the shards have changed.
+// findSources returns a function that returns the logs. It opens them again only if their shards have changed.
 func (n *Node) findSources() func() ([]find.Source, error) {
 	var known []tlog.Shard
 	var out []find.Source
 	return func() ([]find.Source, error) {
-		s := n.current.Load()
-		if s == nil || s.embedded == nil {
-			return nil, nil
+		if n.current.Load() == nil {
+			return nil, nil // the logs are not open yet
 		}
-		shards := s.embedded.Shards()
-		if sameShards(known, shards) {
+		var shards []tlog.Shard
+		for _, own := range ownLogs(n.started) {
+			some, err := own.Shards()
+			if err != nil {
+				return nil, err
+			}
+			shards = append(shards, some...)
+		}
+		if known != nil && slices.EqualFunc(known, shards, func(a, b tlog.Shard) bool { return a.LogID == b.LogID }) {
 			return out, nil
 		}
-		next, err := shardSources(n.started.CT.Embedded.Log(), shards)
+		next, err := FindSources(n.started)
 		if err != nil {
 			return nil, err
 		}
 		known, out = shards, next
 		return out, nil
 	}
-}
-
-func sameShards(a, b []tlog.Shard) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i].LogID != b[i].LogID {
-			return false
-		}
-	}
-	return true
 }
 
 // findService returns the page of the index, if there is one.

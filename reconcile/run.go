@@ -51,7 +51,7 @@ type Report struct {
 // LogReport says how far a log was read.
 type LogReport struct {
 	Name    string    `json:"name"`
-	Size    uint64    `json:"size"` // of the head
+	Size    uint64    `json:"size"`          // of the head
 	Head    time.Time `json:"head,omitzero"` // the head of a log of signatures has no time
 	Read    uint64    `json:"read"`
 	Matched uint64    `json:"ours"` // entries under an issuing key
