@@ -1,12 +1,10 @@
-// Package dev is the implementation of "mayfly dev": a CA, an embedded log, an OpenID Connect provider and a timestamp
-// authority on loopback, with their keys and state in one directory.
+// Package dev is the implementation of "mayfly dev": a complete Sigstore on loopback, with its keys and state in one
+// directory. In one process are a CA, a log of certificates, a log of signatures, a timestamp authority, a TUF
+// repository and an OpenID Connect provider that signs in everyone.
 package dev
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -22,14 +20,16 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/listen"
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
 
-	"github.com/mayfly-ca/mayfly/client"
 	"github.com/mayfly-ca/mayfly/dev/idp"
-	"github.com/mayfly-ca/mayfly/internal/version"
 	"github.com/mayfly-ca/mayfly/node"
 	"github.com/mayfly-ca/mayfly/server"
+	"github.com/mayfly-ca/mayfly/trial"
 	"github.com/mayfly-ca/mayfly/trust"
 	"github.com/mayfly-ca/mayfly/tsa"
 )
+
+// operator is the name of the operator in the files for clients.
+const operator = "mayfly dev"
 
 // selfTestEmail is the identity in the certificate of the self-test.
 const selfTestEmail = "self-test@mayfly.invalid"
@@ -66,7 +66,7 @@ func Run(ctx context.Context, f *Options, log *slog.Logger, out io.Writer) error
 		Publish: func(m trust.Material) error { return state.publish(m, url) },
 		Ready: func(ctx context.Context) error {
 			if err := selfTest(ctx, provider, state, url); err != nil {
-				return fmt.Errorf("self-test of the running CA: %w", err)
+				return fmt.Errorf("self-test: %w", err)
 			}
 			return banner{state: state, listeners: listeners, flags: f, took: time.Since(began)}.print(out)
 		},
@@ -77,44 +77,27 @@ func Run(ctx context.Context, f *Options, log *slog.Logger, out io.Writer) error
 	return n.Run(ctx)
 }
 
-// selfTest requests one certificate as any client does, and verifies it.
+// selfTest signs with every service as clients do, and verifies the signature as they do.
 func selfTest(ctx context.Context, p *idp.Provider, state *State, url string) error {
 	token, err := p.Token(selfTestEmail, nil)
 	if err != nil {
 		return err
 	}
-	data, err := os.ReadFile(state.Path("trusted_root.json"))
+	root, err := os.ReadFile(state.Path(trust.RootName))
 	if err != nil {
 		return err
 	}
-	root, err := trust.ParseTrustedRoot(data)
-	if err != nil {
-		return err
+	o := trial.Options{
+		CA: url, TSA: url + tsa.Path, Rekor: url, TrustedRoot: root, Token: token, Identity: selfTestEmail,
+		Issuer: state.Issuer,
 	}
-	t := root.ForClient()
-	o := client.Options{URL: url, Trust: &t, UserAgent: version.UserAgent(), Timeout: 10 * time.Second}
 	if strings.HasPrefix(url, "https:") {
 		if o.Roots, err = pemfile.LoadPool(state.Path(certificateFile)); err != nil {
 			return err
 		}
 	}
-	c, err := client.New(o)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	got, err := c.Request(ctx, client.Request{Token: token, Signer: key})
-	if err != nil {
-		return errors.New(client.Explain(err))
-	}
-	if got.Identity.SAN.Value != selfTestEmail {
-		return fmt.Errorf("the certificate names %q, not %q", got.Identity.SAN.Value, selfTestEmail)
-	}
-	return nil
+	_, err = trial.Sign(ctx, o)
+	return err
 }
 
 // listen opens the four listeners. Its errors name the flag to change.
@@ -192,7 +175,7 @@ func ServePages(l net.Listener, h http.Handler) (stop func()) {
 // publish writes the trusted root and the signing configuration.
 func (s *State) publish(m trust.Material, url string) error {
 	services := trust.Services{
-		CA: url, OIDC: s.Issuer, TSA: trust.At(url + tsa.Path), Operator: "mayfly dev",
+		CA: url, OIDC: s.Issuer, TSA: trust.At(url + tsa.Path), Rekor: trust.At(url), Operator: operator,
 		From: m.Authorities[0].Chain[0].NotBefore,
 	}
 	return trust.WriteFiles(s.dir, m, services)

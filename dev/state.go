@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/durable"
+	"github.com/mayfly-ca/mayfly/trust"
 )
 
 // stateVersion is the layout of the state directory that this binary reads and writes.
@@ -125,25 +127,28 @@ func (s *State) Close() {
 // certificateFile is the self-signed TLS certificate, in the directory that the configuration has as state_dir.
 const certificateFile = "keys/tls/certificate.pem"
 
-// prepare writes the hierarchy on the first start, and the configuration on each start.
+// prepare writes the keys of all services on the first start, and the configuration on each start.
 func (s *State) prepare(a addresses, tls bool) error {
 	if err := s.save(); err != nil { // the address of the issuer may have changed
 		return err
 	}
-	if err := s.complete(); err != nil {
-		return err
-	}
-	if err := s.completeStamps(); err != nil {
-		return err
+	for _, complete := range []func() error{s.complete, s.completeStamps, s.completeTUF} {
+		if err := complete(); err != nil {
+			return err
+		}
 	}
 	identity := fmt.Sprintf("oidc-issuers:\n  %q:\n    issuer-url: %q\n    client-id: sigstore\n    type: email\n",
 		s.Issuer, s.Issuer)
 	if err := durable.WriteFile(s.Path("identity.yaml"), []byte(identity), 0o644); err != nil {
 		return err
 	}
-	secure := ""
+	url, secure := "http://"+a.http, ""
 	if tls {
-		secure = "  tls: {self_signed: true}\n"
+		url, secure = "https://"+a.http, "  tls: {self_signed: true}\n"
+	}
+	host, _, err := net.SplitHostPort(a.http)
+	if err != nil {
+		return err
 	}
 	cfg := fmt.Sprintf(`# "mayfly dev" overwrites this file at each start. Copy it to write a configuration of your own.
 listen:
@@ -160,14 +165,24 @@ ct:
   embedded:
     dir: ct
     origin: mayfly.local/ct
+rekor:
+  dir: rekor
+  origin: %q # the host in the URL of the log
+  admit: any
+  v1: true
 tsa:
   file:
     chain: %s
     key: %s
+publish:
+  url: %q
+  operator: %q
+  issuer: %q
+  tuf: {dir: tuf, serve: true}
 audit:
   file: journal.jsonl
 state_dir: keys
-`, a.http, a.grpc, a.admin, secure, stampFiles[1], stampFiles[0])
+`, a.http, a.grpc, a.admin, secure, host, stampFiles[1], stampFiles[0], url, operator, s.Issuer)
 	if err := os.MkdirAll(s.Path("keys"), 0o700); err != nil {
 		return err
 	}
@@ -253,6 +268,18 @@ func (s *State) completeStamps() error {
 		return err
 	}
 	return s.writeChain(stampFiles[1], h.Chain)
+}
+
+// tufRoot is the file from which clients trust the TUF repository.
+const tufRoot = "tuf/repository/1.root.json"
+
+// completeTUF creates the TUF repository, unless it exists. The CA publishes the files for clients in it.
+func (s *State) completeTUF() error {
+	if exists(s.Path("tuf")) {
+		return nil
+	}
+	_, err := trust.InitTUF(trust.TUFOptions{Dir: s.Path("tuf")})
+	return err
 }
 
 func (s *State) writeKey(name string, key any) error {

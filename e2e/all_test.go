@@ -38,8 +38,9 @@ func TestAll(t *testing.T) {
 type environment struct {
 	*lab.Lab
 	serveCase
-	dev   *lab.Mayfly // the development CA, for startDev
-	tlsCA []string    // an environment variable for Go's TLS, for startDev
+	dev    *lab.Mayfly // the development CA, for startDev
+	banner string      // what it printed
+	tlsCA  []string    // an environment variable for Go's TLS
 }
 
 // environmentOptions are the differences from a CA for e-mail addresses.

@@ -29,7 +29,7 @@ func (w *environment) startDev(tls bool) {
 	if w.dev = w.devIn(tls); tls {
 		w.tlsCA = []string{"SSL_CERT_FILE=" + w.dev.Dir + "/keys/tls/certificate.pem"}
 	}
-	waitForBanner(w.Lab, w.dev)
+	w.banner = waitForBanner(w.Lab, w.dev)
 	w.signer = signer{lab: w.Lab, issuer: w.dev.Issuer, trust: lab.Trust{
 		TrustedRoot: w.dev.Dir + "/trusted_root.json", SigningConfig: w.dev.Dir + "/signing_config.json",
 	}}
@@ -41,6 +41,18 @@ func (w *environment) devIn(tls bool) *lab.Mayfly {
 		return w.DevTLS(w.Path("dev"))
 	}
 	return w.Dev(w.Path("dev"))
+}
+
+// printed runs the line that the banner has for a client, in the folder dir, with the programs in further folders.
+// change replaces words of the line that stand for a download.
+func (w *environment) printed(client, dir string, programs []string, change ...string) {
+	w.Helper()
+	w.Write("hello.txt", "hello\n")
+	line := strings.NewReplacer(change...).Replace(printedLine(w, w.banner, client))
+	w.Run(lab.Command{
+		Name: "sh", Dir: dir, Args: []string{"-euc", "PATH=" + strings.Join(append(programs, "$PATH"), ":") + "\n" + line},
+		Env: []string{"TOKEN=" + w.dev.Token(w.Lab, alice)},
+	})
 }
 
 // trustConfig is the file with trusted root and signing configuration that "mayfly dev" writes.
@@ -112,13 +124,8 @@ func devCosign(w *environment) {
 	w.RunFails(w.cosignImage("verify-attestation", ref, append(other, kind...)...), "")
 	w.proven("attestation of an image")
 
-	w.Run(lab.Command{Name: "cosign", Args: []string{
-		"initialize", "--mirror", w.dev.URL + "/tuf", "--root", w.rootJSON(),
-	}})
-	b := newBlob(w.Lab, "from-tuf")
-	w.Run(lab.Command{Name: "cosign", Args: []string{
-		"sign-blob", "--yes", "--identity-token", w.dev.Token(w.Lab, alice), "--bundle", b.bundle, b.file,
-	}})
+	w.printed("cosign, with trust from TUF", "", nil)
+	b := blob{file: w.Path("hello.txt"), bundle: w.Path("hello.tuf.json")}
 	w.Run(lab.Command{Name: "cosign", Args: []string{
 		"verify-blob", "--bundle", b.bundle, "--certificate-identity", alice, "--certificate-oidc-issuer", w.dev.Issuer,
 		b.file,
@@ -252,6 +259,8 @@ func devNPM(w *environment) {
 	w.Run(verify(alice))
 	w.RunFails(verify(bob), "")
 	w.complete(b, 1)
+	w.printed("npm, sigstore-js", "", []string{dir + "/node_modules/.bin"}, "npx --yes @sigstore/cli", "sigstore")
+	w.complete(blob{bundle: w.Path("hello.npm.json")}, 1)
 	w.proven("provenance as of `npm publish --provenance`, verified by @sigstore/cli with trust from TUF")
 }
 
@@ -281,6 +290,8 @@ func devSigstorePython(w *environment) {
 		w.RunFails(verify(bob), "")
 		w.secondClients(b)
 	}
+	w.printed("sigstore-python 4", "", []string{dir + "/venv/bin"})
+	w.secondClients(blob{file: w.Path("hello.txt"), bundle: w.Path("hello.python.json")})
 	w.proven("a distribution, also verified by cosign and sigstore-go; the same after `trust-instance`")
 }
 
@@ -319,6 +330,7 @@ func devModelSigning(w *environment) {
 	w.complete(blob{bundle: signature}, 1)
 	w.Write("model/weights.bin", "other weights\n")
 	w.RunFails(verify(alice), "")
+	w.printed("model-signing", model, []string{dir + "/venv/bin"})
 	w.proven("a model of two files")
 }
 
@@ -369,7 +381,7 @@ func devSigstoreRust(w *environment) {
 	verify := func(identity string) lab.Command {
 		return run("verify", w.trustConfig(), b.file, b.bundle, identity, w.dev.Issuer)
 	}
-	w.Run(run("sign", w.trustConfig(), w.dev.URL, w.dev.URL, w.token(), b.file, b.bundle))
+	w.Run(run("sign", w.dev.URL, w.dev.URL, w.token(), alice, b.file, b.bundle))
 	w.Run(verify(alice))
 	w.RunFails(verify(bob), "")
 	w.Run(w.cosignVerify(b, alice))
@@ -387,25 +399,24 @@ func devSigstoreRust(w *environment) {
 	w.proven("a certificate over the v1 API")
 }
 
-// devGitsign has its trust from TUF alone, also the keys of Rekor and of the log.
+// devGitsign has the trusted root from TUF, and the keys that its older part needs from files.
 func devGitsign(w *environment) {
 	w.startDev(false)
 	w.Need("gitsign")
-	w.Run(lab.Command{Name: "gitsign", Args: []string{
-		"initialize", "--mirror", w.dev.URL + "/tuf", "--root", w.rootJSON(),
-	}})
 	repository := w.Mkdir("repository")
 	git := func(args ...string) lab.Command {
 		return lab.Command{Name: "git", Dir: repository, Args: append([]string{
-			"-c", "user.name=Alice", "-c", "user.email=" + alice, "-c", "gpg.format=x509", "-c",
-			"gpg.x509.program=" + w.Look("gitsign"),
-		}, args...), Env: []string{
-			"SIGSTORE_ID_TOKEN=" + w.dev.Token(w.Lab, alice), "GITSIGN_FULCIO_URL=" + w.dev.URL,
-			"GITSIGN_REKOR_URL=" + w.dev.URL, "GITSIGN_REKOR_MODE=offline",
+			"-c", "gpg.format=x509", "-c", "gpg.x509.program=" + w.Look("gitsign"),
+		}, args...), Env: []string{ // as the line exports it
+			"GITSIGN_REKOR_URL=" + w.dev.URL, "GITSIGN_FULCIO_ROOT=" + w.dev.Dir + "/chain.pem",
+			"SIGSTORE_CT_LOG_PUBLIC_KEY_FILE=" + w.dev.Dir + "/ct/log.pub.pem",
+			"SIGSTORE_REKOR_PUBLIC_KEY=" + w.dev.Dir + "/rekor/log.pub.pem",
 		}}
 	}
 	w.Run(git("init", "--quiet", "--initial-branch=main"))
-	w.Run(git("commit", "--quiet", "--allow-empty", "-S", "-m", "a signed commit"))
+	w.Run(git("config", "user.name", "Alice"))
+	w.Run(git("config", "user.email", alice))
+	w.printed("gitsign", repository, nil)
 	verify := func(identity string) lab.Command {
 		c := git()
 		c.Name, c.Args = "gitsign", []string{
@@ -416,7 +427,7 @@ func devGitsign(w *environment) {
 	w.Run(verify(alice))
 	w.RunFails(verify(bob), "")
 	w.Run(git("verify-commit", "HEAD"))
-	w.proven("commit signed and verified, trust from TUF alone")
+	w.proven("commit signed and verified, trust from the TUF repository")
 }
 
 // devRuby sends what sigstore-ruby sends, and is as strict with the token and the answers as that client is: its gem is

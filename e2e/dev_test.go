@@ -68,8 +68,7 @@ func TestDev(t *testing.T) {
 	}
 	l.Run(lab.Command{Name: "cosign", Args: []string{
 		"verify-blob", "--trusted-root", dir + "/trusted_root.json", "--bundle", "hello.bundle.json",
-		"--certificate-identity", "alice@example.com", "--certificate-oidc-issuer", dev.Issuer,
-		"--insecure-ignore-tlog", "hello.txt",
+		"--certificate-identity", "alice@example.com", "--certificate-oidc-issuer", dev.Issuer, "hello.txt",
 	}})
 	l.RunFails(lab.Command{Name: "mayfly", Args: []string{"dev", "--dir", dir}}, "in use")
 	taken := strings.TrimPrefix(again.URL, "http://")

@@ -22,20 +22,34 @@ func waitForBanner(l *lab.Lab, dev *lab.Mayfly) string {
 	return dev.Stdout()
 }
 
-// printedLines returns the commands of the banner: the indented lines after the list of files, but for comments.
+// printedLines returns the commands of the banner that need cosign, curl and grpcurl: the indented lines after the
+// list of files, but for comments and the lines for other clients.
 func printedLines(t *testing.T, banner string) string {
 	t.Helper()
-	_, commands, found := strings.Cut(banner, "\nGet a token")
-	if !found {
+	_, commands, found := strings.Cut(banner, "\nSign and verify")
+	before, rest, others := strings.Cut(commands, "\nThe same with another client\n")
+	_, after, closed := strings.Cut(rest, "\nA certificate alone\n")
+	if !found || !others || !closed {
 		t.Fatalf("the banner has no commands:\n%s", banner)
 	}
 	var lines []string
-	for line := range strings.Lines(commands) {
+	for line := range strings.Lines(before + after) {
 		if command, indented := strings.CutPrefix(line, "  "); indented && !strings.HasPrefix(command, "#") {
 			lines = append(lines, command)
 		}
 	}
 	return strings.Join(lines, "")
+}
+
+// printedLine returns the command that the banner has for a client.
+func printedLine(t testing.TB, banner, client string) string {
+	t.Helper()
+	_, rest, found := strings.Cut(banner, "  # "+client+"\n  ")
+	line, _, complete := strings.Cut(rest, "\n")
+	if !found || !complete {
+		t.Fatalf("the banner has no line for %s:\n%s", client, banner)
+	}
+	return line
 }
 
 // logSize reads the size out of the checker's line.

@@ -155,7 +155,8 @@ func (v V1) answer(ctx context.Context, leaf []byte, at *Inclusion) ([]byte, err
 		},
 		SignedEntryTimestamp: promise,
 	}
-	return json.Marshal(map[string]entryV1{idV1(leaf): out})
+	answer, err := json.Marshal(map[string]entryV1{idV1(leaf): out})
+	return append(answer, '\n'), err // sigstore-rs cuts the last character off
 }
 
 // sign returns a signed entry timestamp: the signature over the entry in the form of RFC 8785.

@@ -1,18 +1,27 @@
-//! Gets a certificate, signs, and verifies, as the crate's users do.
+//! Gets a certificate, signs, and verifies, with what the crate gives to its users.
 //!
 //! mayfly-e2e request CA_URL TOKEN_FILE CHALLENGE OUT
-//! mayfly-e2e sign TRUST_CONFIG CA_URL REKOR_URL TOKEN_FILE ARTIFACT BUNDLE
+//! mayfly-e2e sign CA_URL REKOR_URL TOKEN_FILE CHALLENGE ARTIFACT BUNDLE
 //! mayfly-e2e verify TRUST_CONFIG ARTIFACT BUNDLE IDENTITY ISSUER
-use sigstore::bundle::sign::SigningContext;
+//!
+//! The crate's SigningContext needs a keyring of CT logs, whose type is private in this version: it signs with the
+//! public instance only. "sign" does the same with the crate's clients of the CA and of Rekor.
+use base64::{engine::general_purpose::STANDARD, Engine};
+use sha2::{Digest, Sha256};
 use sigstore::bundle::verify::{policy::Identity, Verifier};
-use sigstore::crypto::keyring::Keyring;
+use sigstore::crypto::signing_key::SigStoreSigner;
 use sigstore::crypto::SigningScheme;
-use sigstore::fulcio::oauth::OauthTokenProvider;
 use sigstore::fulcio::{FulcioClient, TokenProvider};
-use sigstore::oauth::IdentityToken;
-use sigstore::rekor::apis::configuration::Configuration;
+use sigstore::rekor::apis::{configuration::Configuration, entries_api::create_log_entry};
+use sigstore::rekor::models::hashedrekord::{AlgorithmKind, Data, Hash, PublicKey, Signature, Spec};
+use sigstore::rekor::models::ProposedEntry;
 use sigstore::trust::sigstore::SigstoreTrustRoot;
-use sigstore::trust::TrustRoot;
+use sigstore_protobuf_specs::dev::sigstore::bundle::v1::{
+    bundle, verification_material, Bundle, VerificationMaterial,
+};
+use sigstore_protobuf_specs::dev::sigstore::common::v1::{
+    HashAlgorithm, HashOutput, MessageSignature, X509Certificate, X509CertificateChain,
+};
 use std::error::Error;
 use std::fs;
 use std::path::PathBuf;
@@ -23,32 +32,60 @@ use url::Url;
 async fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args[0].as_str() {
-        "request" => request(&args[1..]).await,
+        "request" => {
+            let (_signer, chain) = certify(&args[1], &args[2], &args[3]).await?;
+            fs::write(&args[4], chain)?;
+            Ok(())
+        }
         "sign" => sign(&args[1..]).await,
         _ => verify(&args[1..]).await,
     }
 }
 
-async fn request(args: &[String]) -> Result<(), Box<dyn Error>> {
-    let text = fs::read_to_string(&args[1])?;
+/// Requests a certificate, and returns the signer of its key and the chain in PEM.
+async fn certify(ca: &str, token: &str, challenge: &str) -> Result<(SigStoreSigner, Vec<u8>), Box<dyn Error>> {
+    let text = fs::read_to_string(token)?;
     let token = openidconnect::core::CoreIdToken::from_str(text.trim())?;
-    let client = FulcioClient::new(Url::parse(&args[0])?, TokenProvider::Static((token, args[2].clone())));
-    let (_signer, chain) = client.request_cert(SigningScheme::ECDSA_P256_SHA256_ASN1).await?;
-    fs::write(&args[3], chain.as_ref())?;
-    Ok(())
+    let client = FulcioClient::new(Url::parse(ca)?, TokenProvider::Static((token, challenge.to_string())));
+    let (signer, chain) = client.request_cert(SigningScheme::ECDSA_P256_SHA256_ASN1).await?;
+    Ok((signer, chain.as_ref().to_vec()))
 }
 
 async fn sign(args: &[String]) -> Result<(), Box<dyn Error>> {
-    let root = SigstoreTrustRoot::from_client_trust_config(&PathBuf::from(&args[0]))?;
-    let context = SigningContext::new(
-        FulcioClient::new(Url::parse(&args[1])?, TokenProvider::Oauth(OauthTokenProvider::default())),
-        Configuration { base_path: args[2].clone(), ..Default::default() },
-        Keyring::new(root.ctfe_keys()?.values().copied())?,
-    );
-    let token = IdentityToken::try_from(fs::read_to_string(&args[3])?.trim())?;
-    let session = context.signer(token).await?;
-    let signed = session.sign(tokio::fs::File::open(&args[4]).await?).await?;
-    fs::write(&args[5], serde_json::to_string(&signed.to_bundle())?)?;
+    let (signer, chain) = certify(&args[0], &args[2], &args[3]).await?;
+    let leaf = pem::parse_many(chain)?.remove(0);
+    let artifact = fs::read(&args[4])?;
+    let digest = Sha256::digest(&artifact).to_vec();
+    let signature = signer.sign(&artifact)?;
+    let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+    let certificate = pem::encode_config(&leaf, config);
+    let entry = create_log_entry(
+        &Configuration { base_path: args[1].clone(), ..Default::default() },
+        ProposedEntry::Hashedrekord {
+            api_version: "0.0.1".to_owned(),
+            spec: Spec::new(
+                Signature::new(STANDARD.encode(&signature), PublicKey::new(STANDARD.encode(certificate))),
+                Data::new(Hash::new(AlgorithmKind::sha256, hex::encode(&digest))),
+            ),
+        },
+    )
+    .await?;
+    let entry = entry.try_into().map_err(|_| "the crate cannot convert the entry")?;
+    let signed = Bundle {
+        media_type: "application/vnd.dev.sigstore.bundle+json;version=0.2".to_owned(),
+        verification_material: Some(VerificationMaterial {
+            timestamp_verification_data: None,
+            tlog_entries: vec![entry],
+            content: Some(verification_material::Content::X509CertificateChain(X509CertificateChain {
+                certificates: vec![X509Certificate { raw_bytes: leaf.into_contents() }],
+            })),
+        }),
+        content: Some(bundle::Content::MessageSignature(MessageSignature {
+            message_digest: Some(HashOutput { algorithm: HashAlgorithm::Sha2256.into(), digest }),
+            signature,
+        })),
+    };
+    fs::write(&args[5], serde_json::to_string(&signed)?)?;
     Ok(())
 }
 
