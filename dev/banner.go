@@ -149,8 +149,10 @@ func (b banner) clients(s *strings.Builder, st terminal.Style, url string) {
 		" hello.txt")
 	line("model-signing", python+"model_signing sign sigstore --trust_config "+config+
 		" --identity_token \"$TOKEN\" --signature model.sig .")
-	line("npm, sigstore-js", node+"CI=true SIGSTORE_ID_TOKEN=$TOKEN npx --yes @sigstore/cli attest --fulcio-url "+url+
-		" --rekor-url "+url+" --tsa-server-url "+url+tsa.Path+" --payload-type text/plain -o hello.npm.json hello.txt")
+	line("sigstore-js, with the package that npm uses", "npm install --no-save sigstore && "+node+"TOKEN=$TOKEN node -e '"+
+		"require(\"sigstore\").sign(fs.readFileSync(\"hello.txt\"), {fulcioURL: \""+url+"\", rekorURL: \""+url+
+		"\", tsaServerURL: \""+url+tsa.Path+"\", identityToken: process.env.TOKEN})"+
+		".then((b) => fs.writeFileSync(\"hello.npm.json\", JSON.stringify(b)))'")
 	line("gitsign", golang+"gitsign initialize --mirror "+url+"/tuf --root "+tuf+" && export "+golang+
 		"SIGSTORE_ID_TOKEN=$TOKEN GITSIGN_FULCIO_URL="+url+" GITSIGN_REKOR_URL="+url+" GITSIGN_REKOR_MODE=offline "+
 		"GITSIGN_FULCIO_ROOT="+b.file("chain.pem")+" SIGSTORE_CT_LOG_PUBLIC_KEY_FILE="+b.file("ct/log.pub.pem")+

@@ -247,7 +247,7 @@ func devNPM(w *environment) {
 	}
 	b.file = w.Write("example-1.0.0.tgz", string(tarball))
 	cli := func(args ...string) lab.Command {
-		return lab.Command{Name: node, Args: append([]string{dir + "/node_modules/@sigstore/cli/bin/run.js"}, args...)}
+		return lab.Command{Name: node, Args: append([]string{dir + "/node_modules/.bin/sigstore"}, args...)}
 	}
 	w.Run(cli("initialize", "--mirror", w.dev.URL+"/tuf", "--root", w.rootJSON(), "--cache-path",
 		w.Mkdir("tuf-js")))
@@ -259,8 +259,9 @@ func devNPM(w *environment) {
 	w.Run(verify(alice))
 	w.RunFails(verify(bob), "")
 	w.complete(b, 1)
-	w.printed("npm, sigstore-js", "", []string{dir + "/node_modules/.bin"}, "npx --yes @sigstore/cli", "sigstore")
-	w.complete(blob{bundle: w.Path("hello.npm.json")}, 1)
+	w.printed("sigstore-js, with the package that npm uses", "", []string{dir + "/node_modules/.bin"},
+		"npm install --no-save sigstore", "export NODE_PATH="+dir+"/node_modules")
+	w.secondClients(blob{file: w.Path("hello.txt"), bundle: w.Path("hello.npm.json")})
 	w.proven("provenance as of `npm publish --provenance`, verified by @sigstore/cli with trust from TUF")
 }
 

@@ -141,6 +141,9 @@ func TestV1Entries(t *testing.T) {
 			t.Errorf("entry %d: status %d: %s", i, code, body)
 			continue
 		}
+		if !bytes.HasSuffix(body, []byte("}\n")) {
+			t.Errorf("entry %d: the answer does not end as sigstore-rs expects it: %q", i, body[len(body)-3:])
+		}
 		var answer models.LogEntry
 		must(t, json.Unmarshal(body, &answer))
 		for id, e := range answer {

@@ -417,6 +417,7 @@ func At(url string) []Service {
 type Services struct {
 	CA, OIDC   string
 	TSA, Rekor []Service
+	RekorV1    []Service // of Rekor, those that take entries of Rekor v1 too
 	Operator   string
 	From       time.Time
 }
@@ -448,7 +449,7 @@ func (s Services) SigningConfig() ([]byte, error) {
 	}
 	out := &trustroot.SigningConfig{
 		MediaType: signingMediaType, CaUrls: list(At(s.CA), 1), OidcUrls: list(At(s.OIDC), 1),
-		RekorTlogUrls: list(s.Rekor, 2), TsaUrls: list(s.TSA, 1),
+		RekorTlogUrls: append(list(s.Rekor, 2), list(s.RekorV1, 1)...), TsaUrls: list(s.TSA, 1),
 	}
 	// Clients (sigstore-js) fail if a selector is present without a service.
 	if len(s.Rekor) > 0 {
