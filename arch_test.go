@@ -115,7 +115,7 @@ var layers = map[string][]string{
 		"canary", "rekor",
 		"client", // a rotation asks the running CA for its trust bundle; its certificates may be logged by package rekor
 	},
-	"dev": {"node", "ca", "client", "config", "server", "trust", "tsa", "dev/idp", "fault"},
+	"dev": {"node", "ca", "config", "server", "trial", "trust", "tsa", "dev/idp", "fault"},
 
 	// writes the files of a new instance; config: what is written is what config accepts
 	"setup": {
@@ -179,7 +179,7 @@ var owners = map[string][]string{
 	"github.com/beevik/ntp":                {"tsa"},
 	"github.com/sigstore/sigstore-go":      {"trust"},
 	"github.com/theupdateframework/go-tuf": {"trust"},
-	"github.com/sigstore/sigstore/":        {"cmd/mayfly", "ca/signer", "monitor", "trust", "rekor"},
+	"github.com/sigstore/sigstore/":        {"cmd/mayfly", "ca/signer", "monitor", "node", "trust", "rekor"},
 	"software.sslmate.com/src/go-pkcs12":   {"ca/signer"},
 	"filippo.io/age":                       {"ca/signer"},
 	"github.com/spf13": {

@@ -28,6 +28,10 @@ type Rekor struct {
 	// Admit says which entries are logged: own are those with a certificate of this CA, any are those with any key or
 	// certificate. Default: own.
 	Admit string `yaml:"admit"`
+	// V1 serves the write API of Rekor v1 too, for clients that know no other one: gitsign, npm, sigstore-rs,
+	// sigstore-ruby. The entries are in the same log. Its key must be ECDSA P-256, and the time in an answer is the time
+	// of this machine.
+	V1 bool `yaml:"v1"`
 	// Rotate is how often a new shard with a new key becomes active: yearly, quarterly or monthly, at 00:00 UTC of the
 	// first day. When omitted: only by "mayfly log rotate".
 	Rotate string `yaml:"rotate"`

@@ -175,8 +175,9 @@ func ServePages(l net.Listener, h http.Handler) (stop func()) {
 // publish writes the trusted root and the signing configuration.
 func (s *State) publish(m trust.Material, url string) error {
 	services := trust.Services{
-		CA: url, OIDC: s.Issuer, TSA: trust.At(url + tsa.Path), Rekor: trust.At(url), Operator: operator,
-		From: m.Authorities[0].Chain[0].NotBefore,
+		CA: url, OIDC: s.Issuer, TSA: trust.At(url + tsa.Path), Rekor: trust.At(url), RekorV1: trust.At(url),
+		Operator: operator,
+		From:     m.Authorities[0].Chain[0].NotBefore,
 	}
 	return trust.WriteFiles(s.dir, m, services)
 }

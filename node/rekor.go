@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/x509"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sigstore/sigstore/pkg/signature"
 
 	"github.com/mayfly-ca/mayfly/ca/signer"
 	"github.com/mayfly-ca/mayfly/client"
@@ -84,9 +86,14 @@ func (n *Node) ownCertificate(c *x509.Certificate) error {
 // service returns the API on the listeners.
 func (r *rekorLog) service() server.Service {
 	mux := http.NewServeMux()
-	mux.Handle(rekor.EntriesPath, r.write.Handler(func(w http.ResponseWriter, in *http.Request, err error) {
-		r.node.server.WriteError(w, in, err)
-	}))
+	// the server is made later
+	refuse := func(w http.ResponseWriter, in *http.Request, err error) { r.node.server.WriteError(w, in, err) }
+	mux.Handle(rekor.EntriesPath, r.write.Handler(refuse))
+	paths := []string{rekor.EntriesPath, readPath + "/checkpoint", readPath + "/tile/", rekorPath + "/"}
+	if r.node.started.Rekor.V1 {
+		mux.Handle(rekor.EntriesPathV1, r.write.HandlerV1(rekor.V1{Key: r.keyV1}, refuse))
+		paths = append(paths, rekor.EntriesPathV1)
+	}
 	mux.Handle(readPath+"/checkpoint", http.StripPrefix(readPath, r.reading("")))
 	mux.Handle(readPath+"/tile/", http.StripPrefix(readPath, r.reading("")))
 	mux.HandleFunc(rekorPath+"/{name}"+readPath+"/", func(w http.ResponseWriter, in *http.Request) {
@@ -95,9 +102,20 @@ func (r *rekorLog) service() server.Service {
 	})
 	return server.Service{
 		Name:  "rekor",
-		Paths: []string{rekor.EntriesPath, readPath + "/checkpoint", readPath + "/tile/", rekorPath + "/"},
+		Paths: paths,
 		Body:  rekor.MaxBody, Handler: mux, Register: r.write.Register,
 	}
+}
+
+// keyV1 returns the key of a shard for answers of Rekor v1.
+func (r *rekorLog) keyV1(logID []byte) (rekor.KeyV1, error) {
+	for _, one := range r.store.Load().Open() {
+		if id := one.Log.ID(); bytes.Equal(id[:], logID) {
+			key, err := signature.LoadSigner(one.Log.Signer(), crypto.SHA256)
+			return rekor.KeyV1{Origin: r.node.started.RekorLog().Origin, Signer: key}, err
+		}
+	}
+	return rekor.KeyV1{}, errors.New("the shard is closed")
 }
 
 // reading serves the files of a shard.

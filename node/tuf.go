@@ -295,6 +295,12 @@ func (f *loadedFiles) services(cfg *config.Config, m trust.Material) trust.Servi
 	if cfg.TSA != nil {
 		out.TSA = trust.At(url + tsa.Path)
 	}
+	if cfg.Rekor != nil {
+		out.Rekor = trust.At(url)
+	}
+	if cfg.Rekor != nil && cfg.Rekor.V1 {
+		out.RekorV1 = out.Rekor
+	}
 	return out
 }
 

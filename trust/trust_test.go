@@ -118,6 +118,21 @@ func TestSigningConfig(t *testing.T) {
 	if strings.Contains(string(got), "rekorTlogUrls") {
 		t.Error("the document names a service without a URL")
 	}
+	got, err = trust.Services{
+		CA: "https://ca", Operator: "us", Rekor: trust.At("https://log"), RekorV1: trust.At("https://log"),
+	}.SigningConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var signing trustroot.SigningConfig
+	if err := protojson.Unmarshal(got, &signing); err != nil {
+		t.Fatal(err)
+	}
+	// Clients that take the first entry get the newer API.
+	if all := signing.GetRekorTlogUrls(); len(all) != 2 || all[0].GetMajorApiVersion() != 2 ||
+		all[1].GetMajorApiVersion() != 1 || all[1].GetUrl() != "https://log" {
+		t.Errorf("%v", &signing)
+	}
 }
 
 // The third file has the content of the other two, as sigstore-python and sigstore-rs decode it.

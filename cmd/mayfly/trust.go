@@ -117,7 +117,12 @@ func (f *exportFlags) run(w, warnings io.Writer) error {
 	if err := os.MkdirAll(f.out, 0o755); err != nil { //nolint:gosec // trust material is public
 		return err
 	}
-	services := trust.Services{CA: f.url, OIDC: f.issuer, Operator: f.operator, From: from, TSA: trust.At(f.tsa), Rekor: trust.At(f.rekor)}
+	services := trust.Services{
+		CA: f.url, OIDC: f.issuer, Operator: f.operator, From: from, TSA: trust.At(f.tsa), Rekor: trust.At(f.rekor),
+	}
+	if cfg.Rekor != nil && cfg.Rekor.V1 {
+		services.RekorV1 = services.Rekor
+	}
 	if err := trust.WriteFiles(f.out, m, services); err != nil {
 		return err
 	}
@@ -128,8 +133,12 @@ func (f *exportFlags) run(w, warnings io.Writer) error {
 				"(10 minutes); write tsa in the configuration, or name one with --tsa and --tsa-chain, or with --rekor and "+
 				"--rekor-key")
 	}
-	_, err = fmt.Fprintf(w, "%s\n%s\n", filepath.Join(f.out, trust.RootName), filepath.Join(f.out, trust.SigningName))
-	return err
+	for _, name := range []string{trust.RootName, trust.SigningName, trust.ConfigName} {
+		if _, err := fmt.Fprintln(w, filepath.Join(f.out, name)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // services reads the keys of the services that the flags name.
