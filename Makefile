@@ -22,7 +22,7 @@ RACE := $(shell command -v $$($(GO) env CC) >/dev/null 2>&1 && echo -race)
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-dev: build ## run a complete CA on this machine, with nothing to configure
+dev: build ## run a complete private Sigstore on this machine, with nothing to configure
 	@exec $(BIN)/mayfly dev
 
 build: ## build bin/mayfly, a static binary that needs no C compiler

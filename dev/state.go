@@ -179,6 +179,7 @@ publish:
   operator: %q
   issuer: %q
   tuf: {dir: tuf, serve: true}
+find: {dir: index}
 audit:
   file: journal.jsonl
 state_dir: keys

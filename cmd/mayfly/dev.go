@@ -23,14 +23,14 @@ func newDev(o *cli.Common) *cobra.Command {
 	f := &dev.Options{}
 	cmd := &cobra.Command{
 		Use:   "dev",
-		Short: "Run a complete CA on this machine, with nothing to configure",
-		Long: "dev runs a CA, an embedded Certificate Transparency log, a small OpenID Connect provider and a " +
-			"timestamp authority on\n" +
-			"loopback addresses. Keys, log and trust material are in one directory, which the next start uses " +
-			"again. When the CA is\n" +
-			"ready, dev issues a certificate to itself, verifies it, and prints commands to copy. The provider " +
-			"signs in everyone: it\n" +
-			"is for development only and listens on loopback only.",
+		Short: "Run a complete private Sigstore on this machine, with nothing to configure",
+		Long: "dev runs on loopback addresses, in one process: a CA, a log of certificates, a log of signatures " +
+			"(Rekor), a timestamp\n" +
+			"authority, a TUF repository and a small OpenID Connect provider. Keys, logs and trust material are in one " +
+			"directory, which\n" +
+			"the next start uses again. When all is ready, dev signs with every service, verifies the signature, and " +
+			"prints a line to\n" +
+			"copy for each client. The provider signs in everyone: it is for development only and listens on loopback only.",
 		Example: "  mayfly dev\n  mayfly dev --dir /tmp/ca --http 127.0.0.1:8080 --grpc off",
 		Args:    cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
@@ -50,8 +50,7 @@ func newDev(o *cli.Common) *cobra.Command {
 	fl.StringVar(&f.GRPC, "grpc", "127.0.0.1:5554",
 		"address for gRPC; the same as --http serves both on one port, \"off\" disables")
 	fl.StringVar(&f.Admin, "admin", "127.0.0.1:2112", "address for metrics and readiness; \"off\" disables")
-	fl.StringVar(&f.IDP, "idp", "127.0.0.1:5556",
-		"loopback address for the OpenID Connect provider and the timestamp authority")
+	fl.StringVar(&f.IDP, "idp", "127.0.0.1:5556", "loopback address for the OpenID Connect provider")
 	fl.BoolVar(&f.TLS, "tls", false,
 		"serve REST and gRPC over TLS on one port (unless --grpc is set), with a self-signed certificate")
 	cmd.AddCommand(newDevToken(f))
