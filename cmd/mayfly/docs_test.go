@@ -391,8 +391,8 @@ func TestDocumentedLines(t *testing.T) {
 				t.Fatal("no lines")
 			}
 			// .mayfly-dev has a repository of this name.
-			script = strings.NewReplacer(append(ports, "--dir tuf", "--dir documented-tuf", "bin/mayfly", "mayfly", "/etc/mayfly/", "", "tail -f",
-				"tail")...).Replace(script)
+			script = strings.NewReplacer(append(ports, "--dir tuf", "--dir documented-tuf", "bin/mayfly", "mayfly",
+				"/etc/mayfly/", "", "tail -f", "tail")...).Replace(script)
 			cmd := exec.CommandContext(t.Context(), "bash", "-c", script+"echo all done\n")
 			cmd.Dir, cmd.Env = dir, append(os.Environ(), "NO_COLOR=1", "HOME="+dir)
 			cmd.WaitDelay = 10 * time.Second
