@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"regexp"
+	"slices"
 	"testing"
 
 	v1 "github.com/sigstore/protobuf-specs/gen/pb-go/common/v1"
@@ -30,7 +31,7 @@ func TestCheckEntry(t *testing.T) {
 	}
 	old := newV1(t, rekor.Options{}, rekor.V1{})
 	old.post(t, p256().hashedV1(t, "one"))
-	leaves := append(l.leaves, old.leaves...)
+	leaves := slices.Concat(l.leaves, old.leaves)
 	if len(leaves) != 4 {
 		t.Fatalf("%d entries", len(leaves))
 	}

@@ -146,6 +146,7 @@ func (m *Metrics) Collect(out chan<- prometheus.Metric) {
 }
 
 func (m *Metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.entries, m.seconds, m.cosignatures, m.cosigned, m.size, m.covered, m.age, m.shards,
-		m.rekorShards}
+	return []prometheus.Collector{
+		m.entries, m.seconds, m.cosignatures, m.cosigned, m.size, m.covered, m.age, m.shards, m.rekorShards,
+	}
 }
