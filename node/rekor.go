@@ -196,6 +196,16 @@ func rekorConfig(cfg *config.Config, keys []*signer.Key) tlog.Config {
 	return out
 }
 
+// RekorLog opens the configured keys of the log of signatures, and returns the configuration of the log with them, for a
+// command that makes shards. Its errors are settings.
+func RekorLog(ctx context.Context, cfg *config.Config) (c tlog.Config, closeAll func() error, err error) {
+	keys, err := openRekorKeys(ctx, slog.New(slog.DiscardHandler), cfg)
+	if err != nil {
+		return c, nil, err
+	}
+	return rekorConfig(cfg, keys), func() error { return closeKeys(keys) }, nil
+}
+
 // inspectRekor finds what would keep the log from being opened. It changes nothing. Its errors are settings.
 func inspectRekor(ctx context.Context, log *slog.Logger, cfg *config.Config) error {
 	keys, err := openRekorKeys(ctx, log, cfg)

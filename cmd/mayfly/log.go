@@ -164,8 +164,10 @@ func logOf(path string, kind tlog.Kind) (*config.Config, tlog.Config, error) {
 	switch {
 	case err != nil:
 		return nil, tlog.Config{}, cli.Misconfigured(err)
-	case kind == tlog.Rekor:
+	case kind == tlog.Rekor && cfg.Rekor == nil:
 		return nil, tlog.Config{}, cli.Usage("%s has no rekor", path)
+	case kind == tlog.Rekor:
+		return cfg, cfg.RekorLog(), nil
 	case cfg.CT.Embedded == nil:
 		return nil, tlog.Config{}, cli.Usage("%s has no ct.embedded", path)
 	}

@@ -14,11 +14,12 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/terminal"
 	"github.com/mayfly-ca/mayfly/internal/version"
+	"github.com/mayfly-ca/mayfly/node"
 	"github.com/mayfly-ca/mayfly/tlog"
 )
 
 type logRotateFlags struct {
-	config, at, name       string
+	log, config, at, name  string
 	yes, unpublished, json bool
 	restored               bool
 }
@@ -27,23 +28,27 @@ func newLogRotate() *cobra.Command {
 	f := &logRotateFlags{}
 	cmd := &cobra.Command{
 		Use:   "rotate --config FILE",
-		Short: "Make the next shard of the embedded log, with a new key",
+		Short: "Make the next shard of a log, with a new key",
 		Long: "rotate shows the shards after the rotation; with --yes, it makes the new shard. The new " +
 			"shard becomes active\n" +
 			"at --at, and the previous shard ends 20 minutes later. A running CA applies the " +
 			"change on its own. Before\n" +
 			"--at, give verifiers a trusted root that has the new key (\"mayfly trust export\" lists " +
 			"every shard). That takes\n" +
-			"time, so --at must be at least ct.embedded.lead in the future.",
+			"time, so --at must be at least the lead of the log in the future. A log of signatures whose keys are " +
+			"configured needs\none more key, in rekor.next_keys.",
 		Example: "  mayfly log rotate --config mayfly.yaml --at 2027-01-01T00:00:00Z\n" +
 			"  mayfly log rotate --config mayfly.yaml --at 2027-01-01T00:00:00Z --name 2027 --yes",
 		Args: cobra.NoArgs,
-		RunE: runs(func(cmd *cobra.Command, _ []string) error { return f.run(cmd.OutOrStdout(), time.Now()) }),
+		RunE: runs(func(cmd *cobra.Command, _ []string) error {
+			return f.run(cmd.Context(), cmd.OutOrStdout(), time.Now())
+		}),
 	}
 	fl := cmd.Flags()
+	registerLog(fl, &f.log)
 	fl.StringVar(&f.config, "config", "", "configuration file (required)")
 	fl.StringVar(&f.at, "at", "",
-		"when the new shard becomes active, RFC 3339 (default: the next date of ct.embedded.rotate, or midnight, "+
+		"when the new shard becomes active, RFC 3339 (default: the next date of the log's schedule, or midnight, "+
 			"that is at least the lead away)")
 	fl.StringVar(&f.name, "name", "", "name of the new shard, in its origin and its path (default: from the date)")
 	fl.BoolVar(&f.yes, "yes", false, "make the shard; without this flag nothing changes")
@@ -55,13 +60,24 @@ func newLogRotate() *cobra.Command {
 	return cmd
 }
 
-func (f *logRotateFlags) run(w io.Writer, now time.Time) error {
+func (f *logRotateFlags) run(ctx context.Context, w io.Writer, now time.Time) (err error) {
 	if f.config == "" {
 		return cli.Usage("--config is missing; write --config FILE")
 	}
-	cfg, c, err := logOf(f.config, tlog.StaticCT)
+	kind, err := kindOf(f.log)
 	if err != nil {
 		return err
+	}
+	cfg, c, err := logOf(f.config, kind)
+	if err != nil {
+		return err
+	}
+	if kind == tlog.Rekor {
+		var closeKeys func() error
+		if c, closeKeys, err = node.RekorLog(ctx, cfg); err != nil {
+			return located(cfg, err)
+		}
+		defer func() { err = errors.Join(err, closeKeys()) }()
 	}
 	if f.restored {
 		return f.replace(w, cfg, c)
@@ -81,14 +97,14 @@ func (f *logRotateFlags) run(w io.Writer, now time.Time) error {
 		}
 	}
 	if errors.Is(err, tlog.ErrTooSoon) {
-		return cli.Usage("%v, or add --unpublished: every signature whose SCT is from the new shard then fails to "+
+		return cli.Usage("%v, or add --unpublished: every signature with a promise of the new shard then fails to "+
 			"verify for clients that do not have the key yet", err)
 	}
 	if s := new(fault.Setting); errors.As(err, &s) && len(s.Path) == 1 && (s.Path[0] == "at" || s.Path[0] == "name") {
 		return cli.Usage("--%s: %s; %s", s.Path[0], s.Problem, s.Fix)
 	}
 	if err != nil {
-		return located(cfg, fault.Under(err, "ct", "embedded"))
+		return located(cfg, fault.Under(err, blockOf(c.Kind)...))
 	}
 	if f.json {
 		return cli.WriteJSON(w, shards)
@@ -108,7 +124,7 @@ func (f *logRotateFlags) replace(w io.Writer, cfg *config.Config, c tlog.Config)
 		if s, ok := errors.AsType[*fault.Setting](err); ok && len(s.Path) == 1 && s.Path[0] == "restored" {
 			return cli.Usage("--restored: %s", s.Problem)
 		}
-		return located(cfg, fault.Under(err, "ct", "embedded"))
+		return located(cfg, fault.Under(err, blockOf(c.Kind)...))
 	}
 	shards, err := c.Shards()
 	if err != nil {
@@ -118,6 +134,25 @@ func (f *logRotateFlags) replace(w io.Writer, cfg *config.Config, c tlog.Config)
 		return cli.WriteJSON(w, shards)
 	}
 	return f.print(w, shards)
+}
+
+// blockOf returns the path of a log's settings in the configuration.
+func blockOf(kind tlog.Kind) []string {
+	if kind == tlog.Rekor {
+		return []string{"rekor"}
+	}
+	return []string{"ct", "embedded"}
+}
+
+// pathOf returns the path of a shard at the URL of the CA.
+func pathOf(s tlog.Shard) string {
+	switch {
+	case s.Kind == tlog.StaticCT:
+		return "/ct" + s.Path() + "/"
+	case s.Name == "":
+		return "/api/v2/"
+	}
+	return "/rekor" + s.Path() + "/api/v2/"
 }
 
 func (f *logRotateFlags) print(w io.Writer, shards []tlog.Shard) error {
@@ -141,7 +176,7 @@ func (f *logRotateFlags) print(w io.Writer, shards []tlog.Shard) error {
 		if name == "" {
 			name = "(first)"
 		}
-		g.Add(name, s.Origin, "/ct"+s.Path()+"/", logMoment(s.NotBefore), logMoment(s.NotAfter), id)
+		g.Add(name, s.Origin, pathOf(s), logMoment(s.NotBefore), logMoment(s.NotAfter), id)
 	}
 	if err := g.Write(w, st); err != nil {
 		return err

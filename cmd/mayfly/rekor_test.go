@@ -190,6 +190,21 @@ func TestRekor(t *testing.T) {
 	}
 	verifies(blob, "first")
 
+	// A new shard: the running CA logs in it, verifiers have its key, and both are checked.
+	run("log", "rotate", "--log", "rekor", "--config", "mayfly.yaml", "--name", "next", "--unpublished", "--yes")
+	process.Poll(t, "the new shard is open", func() bool {
+		status, _ := process.Get(t, s.URL()+"/rekor/next/api/v2/checkpoint")
+		return status == http.StatusOK
+	})
+	run("trust", "export", "--config", "mayfly.yaml", "--out", "trust", "--url", s.URL())
+	fourth := logged(t, s, provider.Token(nil), []byte("fourth"), false)
+	verifies(fourth, "fourth")
+	verifies(blob, "first")
+	if i := fourth.Bundle.GetVerificationMaterial().GetTlogEntries()[0].GetLogIndex(); i != 0 {
+		t.Errorf("index %d in the new shard", i)
+	}
+	run("log", "fsck", "--log", "rekor", "--config", "mayfly.yaml")
+
 	count := map[journal.Result]int{}
 	fatal(t, journal.NewReader(filepath.Join(s.Dir, "journal.jsonl"), 1).Drain(
 		func(d *journal.Damage) { t.Error(d) },
@@ -205,7 +220,7 @@ func TestRekor(t *testing.T) {
 			}
 			return nil
 		}))
-	if count[journal.Logged] != 3 || count[journal.Denied] != 2 {
+	if count[journal.Logged] != 4 || count[journal.Denied] != 2 {
 		t.Errorf("records: %v", count)
 	}
 }
