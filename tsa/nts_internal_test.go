@@ -278,6 +278,28 @@ func TestNTS(t *testing.T) {
 	}
 }
 
+// An answer to another request does not count, although it is authenticated.
+func TestNTSReplay(t *testing.T) {
+	t.Parallel()
+	key, err := newSIV(make([]byte, sivKeySize))
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer := func(id []byte) []byte {
+		packet := slices.Concat(make([]byte, ntpHeader), field(fieldID, id))
+		nonce := make([]byte, 16)
+		sealed := key.seal(field(fieldCookie, []byte("cookie")), packet, nonce)
+		return slices.Concat(packet, field(fieldAuthenticator, slices.Concat([]byte{0, 16, 0, byte(len(sealed))}, nonce, sealed)))
+	}
+	p := &ntsPacket{session: &ntsSession{s2c: key}}
+	if err := p.ProcessResponse(answer(p.id[:])); err != nil || len(p.session.cookies) != 1 {
+		t.Errorf("%v, %d cookies", err, len(p.session.cookies))
+	}
+	if err := p.ProcessResponse(answer(bytes.Repeat([]byte{1}, 32))); err == nil {
+		t.Error("the answer to another request is accepted")
+	}
+}
+
 // A key exchange that is not complete is an error.
 func TestNTSExchange(t *testing.T) {
 	t.Parallel()
