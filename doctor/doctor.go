@@ -111,6 +111,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 		{"TLS", e.tls},
 		{"issuers", e.issuers},
 		{"logs", e.logs},
+		{signatureLog, e.signatures},
 		{stampCheck, e.timestamps},
 		{"journal", e.journal},
 		{"state_dir", e.stateDir},
@@ -219,6 +220,7 @@ var areas = []struct{ prefix, row string }{
 	{"publish", "trust material"},
 	{"shared", "shared store"},
 	{"state_dir", "state_dir"},
+	{"rekor", signatureLog},
 	{"tsa", stampCheck},
 }
 

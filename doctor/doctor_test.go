@@ -353,6 +353,11 @@ var brokenSetups = []struct {
 	{name: "the TLS certificate has another name", do: func(l *lab) {
 		l.text += "publish: {url: \"https://ca.example.com\"}\n"
 	}, row: "TLS", state: doctor.Warning, cause: "not for ca.example.com"},
+	{name: "another process has the log of signatures", do: func(l *lab) {
+		l.must(os.Mkdir(filepath.Join(l.dir, "rekor"), 0o700))
+		l.text += "rekor: {dir: rekor, origin: 127.0.0.1}\n"
+		l.lock("rekor/lock")
+	}, row: "log of signatures", cause: "locked by another process", fix: "stop the process"},
 	{name: "the timestamp authority has another key", do: func(l *lab) {
 		l.timestamps("{file: {chain: tsa.pem, key: key.pem}}")
 	}, row: "timestamps", cause: "the key is not that of the first certificate", fix: "belong together"},

@@ -12,8 +12,21 @@ import (
 	"github.com/mayfly-ca/mayfly/tsa"
 )
 
-// stampCheck is the name of the rows about the timestamp authority.
-const stampCheck = "timestamps"
+// The names of the rows about the log of signatures and about the timestamp authority.
+const (
+	signatureLog = "log of signatures"
+	stampCheck   = "timestamps"
+)
+
+// signatures checks the log of signatures, if there is one.
+func (e *exam) signatures(context.Context) []Row {
+	c := e.cfg.Rekor
+	if c == nil {
+		return nil
+	}
+	rows := slices.Concat(e.files[signatureLog], e.place(signatureLog, c.Dir), e.lock(signatureLog, c.Dir+"/lock"))
+	return otherwise(rows, signatureLog, "its directory can be written")
+}
 
 // timestamps checks the timestamp authority, if there is one, and asks its time servers. The trial of its key is among the checks of the
 // files.
