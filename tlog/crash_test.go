@@ -19,6 +19,7 @@ import (
 	"github.com/transparency-dev/tessera/api/layout"
 	"github.com/transparency-dev/tessera/fsck"
 
+	"github.com/mayfly-ca/mayfly/monitor"
 	"github.com/mayfly-ca/mayfly/testkit/crash"
 	"github.com/mayfly-ca/mayfly/tlog"
 )
@@ -82,7 +83,7 @@ func proveAll(t *testing.T, dir string, answers []crash.Answer) {
 			t.Errorf("a checkpoint over %d entries is of another tree", in.Size)
 		}
 	}
-	sv, err := signature.LoadVerifier(l.Key(), 0)
+	sv, err := signature.LoadVerifier(l.Key(), monitor.NoteHash(l.Key()))
 	if err != nil {
 		t.Fatal(err)
 	}
