@@ -2,7 +2,6 @@ package trust
 
 import (
 	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -180,20 +179,16 @@ func (r *Repository) Publish(contents ...[]byte) ([]string, error) {
 	if err := r.reset(); err != nil {
 		return nil, err
 	}
-	var names []string
+	files := map[string][]byte{}
 	for _, data := range contents {
 		name, err := targetName(data)
 		if err != nil {
 			return nil, err
 		}
-		target, err := metadata.TargetFile().FromBytes(name, data, "sha256")
-		if err != nil {
-			return nil, err
-		}
-		r.targets.Signed.Targets[name] = target
-		sum := sha256.Sum256(data)
-		r.change.files[targetFile(hex.EncodeToString(sum[:]), name)] = data
-		names = append(names, name)
+		files[name] = data
+	}
+	if _, err := r.setTargets(files); err != nil {
+		return nil, err
 	}
 	if r.soon(roleRoot, r.root.Signed.Expires) && r.hasKey(roleRoot) {
 		if err := r.signRoot(r.root.Signed.Version + 1); err != nil {
@@ -201,11 +196,10 @@ func (r *Repository) Publish(contents ...[]byte) ([]string, error) {
 		}
 	}
 	steps := []func() error{r.signSnapshot, r.signTimestamp}
-	if len(names) > 0 || r.soon(roleTargets, r.targets.Signed.Expires) && r.hasKey(roleTargets) {
+	if len(files) > 0 || r.soon(roleTargets, r.targets.Signed.Expires) && r.hasKey(roleTargets) {
 		steps = slices.Insert(steps, 0, r.signTargets)
 	}
-	slices.Sort(names)
-	return names, r.finish(steps...)
+	return slices.Sorted(maps.Keys(files)), r.finish(steps...)
 }
 
 // finish runs the steps, verifies the signed files as a client does, and writes them.

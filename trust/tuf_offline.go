@@ -372,7 +372,7 @@ func (v *Review) Sign() ([]byte, error) {
 	if err := r.reset(); err != nil {
 		return nil, err
 	}
-	out := response{MediaType: responseMediaType, Files: v.files}
+	out := response{MediaType: responseMediaType}
 	for _, role := range v.Roles {
 		if err := v.sign(role, &out); err != nil {
 			return nil, fmt.Errorf("nothing was signed: %w", err)
@@ -398,12 +398,9 @@ func (v *Review) sign(role string, out *response) error {
 		}
 		return r.root.VerifyDelegate(roleRoot, next)
 	}
-	for name, data := range v.files {
-		target, err := metadata.TargetFile().FromBytes(name, data, "sha256")
-		if err != nil {
-			return err
-		}
-		r.targets.Signed.Targets[name] = target
+	var err error
+	if out.Files, err = r.setTargets(v.files); err != nil {
+		return err
 	}
 	if err := r.signTargets(); err != nil {
 		return err
@@ -513,7 +510,9 @@ func (r *Repository) takeTargets(in response, names *[]string) error {
 		digest := next.Signed.Targets[name].Hashes["sha256"].String()
 		if data, ok := in.Files[name]; ok {
 			r.change.files[targetFile(digest, name)] = data
-			*names = append(*names, name)
+			if !keyTargetName.MatchString(name) {
+				*names = append(*names, name)
+			}
 		}
 	}
 	return nil

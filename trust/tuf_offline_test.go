@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mayfly-ca/mayfly/loglist"
+	"github.com/mayfly-ca/mayfly/testkit/pki"
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
@@ -297,14 +299,14 @@ func TestTUFResponseRefused(t *testing.T) {
 		"not JSON":      {[]byte("x"), "not a response"},
 		"a request":     {a.request(one), "not a response"},
 		"nothing":       {change(good, func(in map[string]any) { delete(in, "targets") }), "no signed metadata"},
-		"no file":       {change(good, func(in map[string]any) { delete(in, "files") }), "trusted_root.json"},
+		"no file":       {change(good, func(in map[string]any) { delete(in, "files") }), "a client would refuse"},
 		"of other keys": {other.sign(other.request(testdata(t, "trusted_root.json"))), "does not verify"},
 		"no metadata":   {change(good, func(in map[string]any) { in["targets"] = []byte("{}") }), "metadata of targets"},
 		"no root":       {change(root, func(in map[string]any) { in["root"] = []byte("{}") }), "metadata of root"},
 		"of the other":  {ahead.sign(ahead.request(one)), "is missing"},
 		"another content": {change(good, func(in map[string]any) {
 			in["files"] = map[string]any{"trusted_root.json": one}
-		}), "trusted_root.json"},
+		}), "a client would refuse"},
 	} {
 		before := snapshot(t, a.online.Dir)
 		if _, err := a.open().PublishSigned(c.response); err == nil || !strings.Contains(err.Error(), c.want) {
@@ -428,4 +430,72 @@ func FuzzRequest(f *testing.F) {
 			t.Error("clients refuse what was published")
 		}
 	})
+}
+
+// Clients that do not read the trusted root find certificates and keys by the custom metadata of targets. They follow
+// the trusted root: what it loses, they lose.
+func TestTUFKeyTargets(t *testing.T) {
+	t.Parallel()
+	a := newApart(t)
+	m := material()
+	m.Rekor = []trust.Log{
+		{Log: loglist.Log{URL: "https://a", Origin: "a", Key: pki.NewKey(pki.P256).Public()}},
+		{Log: loglist.Log{URL: "https://b", Origin: "b", Key: pki.NewKey(pki.Ed25519).Public()}},
+		{Log: loglist.Log{
+			URL: "https://c", Origin: "c", Key: pki.NewKey(pki.P256).Public(),
+			Window: loglist.Window{NotAfter: a.now.Add(-time.Hour)},
+		}},
+	}
+	publish := func(m trust.Material) map[string]string {
+		t.Helper()
+		data, err := m.TrustedRoot()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := a.open().PublishSigned(a.sign(a.request(data))); err != nil {
+			t.Fatal(err)
+		}
+		names, err := filepath.Glob(filepath.Join(a.online.Dir, "repository", "*.targets.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var in struct {
+			Signed struct {
+				Version int
+				Targets map[string]struct {
+					Custom struct{ Sigstore struct{ Usage, Status string } }
+				}
+			}
+		}
+		out, newest := map[string]string{}, 0
+		for _, name := range names {
+			in.Signed.Targets = nil
+			if err := json.Unmarshal(a.read("", name), &in); err != nil {
+				t.Fatal(err)
+			}
+			if in.Signed.Version < newest {
+				continue
+			}
+			newest = in.Signed.Version
+			clear(out)
+			for name, target := range in.Signed.Targets {
+				out[name] = target.Custom.Sigstore.Usage + " " + target.Custom.Sigstore.Status
+			}
+		}
+		return out
+	}
+	want := map[string]string{
+		"trusted_root.json": " ", "fulcio.crt.pem": "Fulcio Active", "ctfe.pub": "CTFE Active",
+		"ctfe_2.pub": "CTFE Active", "ctfe_3.pub": "CTFE Active",
+		"rekor.pub": "Rekor Active", "rekor_2.pub": "Rekor Expired",
+	}
+	if got := publish(m); !maps.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+	m.Rekor = nil
+	delete(want, "rekor.pub")
+	delete(want, "rekor_2.pub")
+	if got := publish(m); !maps.Equal(got, want) {
+		t.Errorf("without a log of signatures: %q", got)
+	}
 }
