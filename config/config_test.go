@@ -135,6 +135,24 @@ func TestRefuses(t *testing.T) {
 			identity + caFile + "ct: {none: {reason: x}}\ncanary: {}\n", issuers, "mayfly.yaml:",
 			"needs a transparency log",
 		},
+		"a served repository elsewhere": {
+			identity + caFile + embedded + "publish: {tuf: {url: https://x, root: chain.pem, serve: true}}\n", issuers,
+			"mayfly.yaml:", "serve and update apply only to dir",
+		},
+		"a log without its key": {
+			identity + caFile + embedded + "publish: {rekor: [{url: https://x}]}\n", issuers, "mayfly.yaml:7:", "public_key",
+		},
+		"a log over http": {
+			identity + caFile + embedded + "publish: {rekor: [{url: http://x, public_key: chain.pem}]}\n", issuers,
+			"mayfly.yaml:7:", "http on loopback only",
+		},
+		"an authority without its chain": {
+			identity + caFile + embedded + "publish: {tsa: [{url: https://x}]}\n", issuers, "mayfly.yaml:7:", "chain",
+		},
+		"an authority that ends before it begins": {
+			identity + caFile + embedded + "publish: {tsa: [{url: https://x, chain: chain.pem, not_before: 2026-02-01, " +
+				"not_after: 2026-01-01}]}\n", issuers, "mayfly.yaml:7:", "not_after is not after not_before",
+		},
 		"two backends": {
 			identity + "ca:\n  ephemeral: {}\n  file: {chain: chain.pem, key: key.pem}\n" + embedded,
 			issuers, "mayfly.yaml:3:1", "more than one",

@@ -4,12 +4,16 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/mayfly-ca/mayfly/ctlog/remote"
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/hostname"
 	"github.com/mayfly-ca/mayfly/internal/secret"
+	"github.com/mayfly-ca/mayfly/loglist"
 )
 
 // Publish says where verifiers get the chains and logs of this CA. A new chain must be there before it signs.
@@ -26,6 +30,74 @@ type Publish struct {
 	// Issuer is the OpenID Connect issuer that signers sign in with, in the signing configuration. Default: the first
 	// issuer of the type email.
 	Issuer string `yaml:"issuer"`
+	// Rekor lists the logs of signatures (Rekor v2) that other servers run, for the trusted root and the signing
+	// configuration. Signers use the one that began last, in place of the log of this process.
+	Rekor []PublishedLog `yaml:"rekor"`
+	// TSA lists the timestamp authorities (RFC 3161) that other servers run, likewise.
+	TSA []PublishedTSA `yaml:"tsa"`
+}
+
+// PublishedLog is a log of signatures of another server.
+type PublishedLog struct {
+	// URL is where signers send entries, without /api/v2: https, or http on loopback.
+	URL string `yaml:"url"`
+	// PublicKey is the path of the log's key, PEM SubjectPublicKeyInfo.
+	PublicKey string `yaml:"public_key" path:"read"`
+	// Origin is the first line of the checkpoints. Clients expect the host name of url. Default: that name.
+	Origin string `yaml:"origin"`
+	// NotBefore is from when signers use the log and verifiers trust it, RFC 3339 or a date (00:00 UTC). Until then
+	// verifiers have the time to fetch its key. Default: at once.
+	NotBefore string `yaml:"not_before"`
+	// NotAfter is until when. Signatures that were logged before still verify. Default: no end.
+	NotAfter string `yaml:"not_after"`
+}
+
+// PublishedTSA is a timestamp authority of another server.
+type PublishedTSA struct {
+	// URL is where signers send requests, with its path: https, or http on loopback.
+	URL string `yaml:"url"`
+	// Chain is the path of its chain in PEM: signing certificate first, root last.
+	Chain string `yaml:"chain" path:"read"`
+	// NotBefore is from when signers use the authority, RFC 3339 or a date (00:00 UTC). Until then verifiers have the
+	// time to fetch its chain. Default: at once.
+	NotBefore string `yaml:"not_before"`
+	// NotAfter is until when. Timestamps from before still verify. Default: no end.
+	NotAfter string `yaml:"not_after"`
+}
+
+// Window returns when signers use the log.
+func (l PublishedLog) Window() (loglist.Window, error) {
+	return remote.Config{NotBefore: l.NotBefore, NotAfter: l.NotAfter}.Window()
+}
+
+// Window returns when signers use the authority.
+func (t PublishedTSA) Window() (loglist.Window, error) {
+	return remote.Config{NotBefore: t.NotBefore, NotAfter: t.NotAfter}.Window()
+}
+
+func (l PublishedLog) check() error {
+	_, err := l.Window()
+	if l.PublicKey == "" {
+		err = errors.Join(err, fault.BadSetting("the key is missing", "write the path of the log's key", "public_key"))
+	}
+	return errors.Join(checkServiceURL(l.URL), err)
+}
+
+func (t PublishedTSA) check() error {
+	_, err := t.Window()
+	if t.Chain == "" {
+		err = errors.Join(err, fault.BadSetting("the chain is missing", "write the path of its chain", "chain"))
+	}
+	return errors.Join(checkServiceURL(t.URL), err)
+}
+
+func checkServiceURL(text string) error {
+	u, err := url.Parse(text)
+	if err != nil || u.Hostname() == "" || !hostname.IsConfidential(u) || u.RawQuery != "" || u.Fragment != "" {
+		return fault.BadSetting(strconv.Quote(text)+" is not the URL of a service",
+			"write https://HOST/PATH (http on loopback only)", "url")
+	}
+	return nil
 }
 
 // PublishTUF is a TUF repository: Dir where it is made on this machine, URL and Root where verifiers fetch it.
@@ -92,6 +164,12 @@ func (p Publish) check() error {
 			errs = append(errs, fault.BadSetting(strconv.Quote(p.URL)+" is not a URL",
 				"write https://HOST", "url"))
 		}
+	}
+	for i, l := range p.Rekor {
+		errs = append(errs, fault.Under(l.check(), "rekor", strconv.Itoa(i)))
+	}
+	for i, t := range p.TSA {
+		errs = append(errs, fault.Under(t.check(), "tsa", strconv.Itoa(i)))
 	}
 	if p.TUF == nil {
 		return errors.Join(errs...)

@@ -295,7 +295,9 @@ func (f *loadedFiles) certificateMaterial(cfg *config.Config, url string) (trust
 		out.Logs = append(out.Logs, shards...)
 	}
 	out.Timestamps = f.stampAuthorities(url)
-	return out, nil
+	logs, stamps, err := elsewhere(cfg, first)
+	out.Rekor, out.Timestamps = append(out.Rekor, logs...), append(out.Timestamps, stamps...)
+	return out, err
 }
 
 // loadAndTest loads what the configuration names and proves that it can issue, without a log and without a socket:
@@ -320,7 +322,7 @@ func loadAndTest(ctx context.Context, log *slog.Logger, cfg *config.Config) (_ *
 	})
 	errs := []error{
 		cfg.CA.Place(err), m.tryMLDSA(cfg), m.tryTSA(ctx, cfg), tryIssuers(cfg), cfg.Places(), inspectAudit(cfg),
-		fault.Under(cfg.Tracing.Inspect(), "tracing"),
+		fault.Under(cfg.Tracing.Inspect(), "tracing"), m.tryElsewhere(cfg),
 	}
 	if cfg.CT.Embedded != nil {
 		errs = append(errs, fault.Under(tlog.Inspect(cfg.CT.Embedded.Log()), "ct", "embedded"))

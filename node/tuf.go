@@ -20,7 +20,6 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/durable"
 	"github.com/mayfly-ca/mayfly/server"
 	"github.com/mayfly-ca/mayfly/trust"
-	"github.com/mayfly-ca/mayfly/tsa"
 )
 
 // How often the CA checks the TUF repository: at least every tufEvery, more often if the metadata of timestamp is short
@@ -139,7 +138,7 @@ func (n *Node) roundTUF(s *snapshot, now time.Time) {
 	waiting := ""
 	r, err := openTUF(t)
 	if err == nil {
-		if waiting, err = n.updateTUF(s, r); err == nil {
+		if waiting, err = n.updateTUF(s, r, now); err == nil {
 			err = n.renewTUF(t, r, now)
 		}
 		n.tuf.site.Set(r.Files())
@@ -167,7 +166,7 @@ func (n *Node) roundTUF(s *snapshot, now time.Time) {
 // updateTUF publishes the signed response of the holder of the offline keys, and then the trusted root and the signing
 // configuration if they changed. If the key of targets is not in the directory, it writes a request, and returns for
 // what it waits.
-func (n *Node) updateTUF(s *snapshot, r *trust.Repository) (waiting string, err error) {
+func (n *Node) updateTUF(s *snapshot, r *trust.Repository, now time.Time) (waiting string, err error) {
 	t := s.config.Publish.TUF
 	if !t.Updates() {
 		return "", nil
@@ -176,7 +175,7 @@ func (n *Node) updateTUF(s *snapshot, r *trust.Repository) (waiting string, err 
 	if err := n.takeSigned(t.Dir, r); err != nil {
 		return "", err
 	}
-	contents, err := n.wantedTUF(s, r)
+	contents, err := n.wantedTUF(s, r, now)
 	if err != nil {
 		return "", err
 	}
@@ -236,7 +235,7 @@ func (n *Node) takeSigned(dir string, r *trust.Repository) error {
 
 // wantedTUF returns the trusted root and the signing configuration that the repository must have: what it has, and the
 // material of the chains and services in force.
-func (n *Node) wantedTUF(s *snapshot, r *trust.Repository) ([][]byte, error) {
+func (n *Node) wantedTUF(s *snapshot, r *trust.Repository, now time.Time) ([][]byte, error) {
 	f := *s.files
 	if state := n.chains.Load(); state != nil {
 		f.rotation = state // newer than that of the snapshot if no chain is active
@@ -251,7 +250,7 @@ func (n *Node) wantedTUF(s *snapshot, r *trust.Repository) ([][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	signing, err := f.services(s.config, m).SigningConfig()
+	signing, err := f.services(s.config, m, url, now).SigningConfig()
 	return [][]byte{root, signing}, err
 }
 
@@ -282,24 +281,6 @@ func (f *loadedFiles) untrusted() (out []*x509.Certificate) {
 		if c.Untrusted() {
 			out = append(out, c.Certificates()[0])
 		}
-	}
-	return out
-}
-
-// services returns the services that signers use now.
-func (f *loadedFiles) services(cfg *config.Config, m trust.Material) trust.Services {
-	url := cfg.PublicURL()
-	out := trust.Services{
-		CA: url, OIDC: cfg.SignInIssuer(), Operator: cfg.Publish.OperatorOrDefault(), From: firstTrusted(m.Authorities),
-	}
-	if cfg.TSA != nil {
-		out.TSA = trust.At(url + tsa.Path)
-	}
-	if cfg.Rekor != nil {
-		out.Rekor = trust.At(url)
-	}
-	if cfg.Rekor != nil && cfg.Rekor.V1 {
-		out.RekorV1 = out.Rekor
 	}
 	return out
 }

@@ -18,7 +18,6 @@ import (
 	"github.com/mayfly-ca/mayfly/loglist"
 	"github.com/mayfly-ca/mayfly/node"
 	"github.com/mayfly-ca/mayfly/trust"
-	"github.com/mayfly-ca/mayfly/tsa"
 )
 
 func newTrust() *cobra.Command {
@@ -65,7 +64,7 @@ func newTrustExport() *cobra.Command {
 	fl.StringVar(&f.out, "out", "", "directory for the two files (required)")
 	fl.StringVar(&f.url, "url", "", "URL of the CA for clients (default: http:// and listen.http)")
 	fl.StringVar(&f.issuer, "issuer", "", "OpenID Connect issuer for sign-in (default: the first e-mail issuer)")
-	fl.StringVar(&f.operator, "operator", "mayfly", "name of the operator")
+	fl.StringVar(&f.operator, "operator", "", "name of the operator (default: publish.operator)")
 	fl.StringVar(&f.tsa, "tsa", "", "URL of a timestamp authority, with its path; needs --tsa-chain")
 	fl.StringVar(&f.tsaChain, "tsa-chain", "", "PEM file with its chain: signing certificate first, root last")
 	fl.StringVar(&f.rekor, "rekor", "", "URL of a Rekor v2 log; needs --rekor-key")
@@ -93,40 +92,31 @@ func (f *exportFlags) run(w, warnings io.Writer) error {
 		u.Scheme != "https" && u.Scheme != "http" {
 		return cli.Usage("--url %q: write the URL of the CA, for example https://ca.example.com", f.url)
 	}
-	if f.issuer == "" {
-		f.issuer = cfg.SignInIssuer()
-	}
 	if err := f.services(); err != nil {
 		return err
 	}
-	m, err := node.TrustMaterial(cfg, f.url)
+	m, services, err := node.TrustFiles(cfg, f.url, time.Now())
 	if err != nil {
 		return located(cfg, err)
 	}
-	from := m.Authorities[0].Chain[0].NotBefore.UTC().Truncate(time.Second)
+	services.OIDC, services.Operator = cmp.Or(f.issuer, services.OIDC), cmp.Or(f.operator, services.Operator)
+	if f.tsa != "" {
+		services.TSA = trust.At(f.tsa)
+	}
+	if f.rekor != "" {
+		services.Rekor, services.RekorV1 = trust.At(f.rekor), nil
+	}
 	for i := range f.signatures {
-		f.signatures[i].NotBefore = from
-	}
-	if f.tsa == "" && cfg.TSA != nil {
-		f.tsa = f.url + tsa.Path
-	}
-	if f.rekor == "" && cfg.Rekor != nil {
-		f.rekor = f.url
+		f.signatures[i].NotBefore, f.signatures[i].Operator = services.From, services.Operator
 	}
 	m.Timestamps, m.Rekor = append(m.Timestamps, f.timestamps...), append(m.Rekor, f.signatures...)
 	if err := os.MkdirAll(f.out, 0o755); err != nil { //nolint:gosec // trust material is public
 		return err
 	}
-	services := trust.Services{
-		CA: f.url, OIDC: f.issuer, Operator: f.operator, From: from, TSA: trust.At(f.tsa), Rekor: trust.At(f.rekor),
-	}
-	if cfg.Rekor != nil && cfg.Rekor.V1 {
-		services.RekorV1 = services.Rekor
-	}
 	if err := trust.WriteFiles(f.out, m, services); err != nil {
 		return err
 	}
-	if f.tsa == "" && f.rekor == "" {
+	if len(services.TSA)+len(services.Rekor) == 0 {
 		fmt.Fprintln(warnings,
 			"warning: there is neither a timestamp authority nor a Rekor log, so a signature verifies only while its "+
 				"certificate is valid "+
