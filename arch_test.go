@@ -86,6 +86,7 @@ var layers = map[string][]string{
 		"oidc", "pop", "ca", "ca/signer", "ca/signer/backends", "rotation", "ctlog", "ctlog/embedded",
 		"ctlog/remote", "journal", "canary", "find",
 		"reconcile", "server/servertls", "server/shared", "tlog", "tracing", "tsa", "fault",
+		"loglist", // the window of a log of another server
 	},
 	// tbs: the SCTs that a certificate has, for the journal
 	"server": {

@@ -72,15 +72,23 @@ func (f *loadedFiles) tryElsewhere(cfg *config.Config) error {
 	return err
 }
 
+// clients says for whom files are made: for clients of a configuration that reach the CA at a URL, at a time.
+type clients struct {
+	cfg *config.Config
+	url string
+	now time.Time
+}
+
 // services returns the services that signers use at a time. Of several logs of signatures, and of several timestamp
 // authorities, only the newest is listed: some clients ignore when a service begins, and others prefer the last one.
-func (f *loadedFiles) services(cfg *config.Config, m trust.Material, caURL string, now time.Time) trust.Services {
+func (c clients) services(m trust.Material) trust.Services {
+	cfg, now := c.cfg, c.now
 	out := trust.Services{
-		CA: caURL, OIDC: cfg.SignInIssuer(), Operator: cfg.Publish.OperatorOrDefault(), From: firstTrusted(m.Authorities),
+		CA: c.url, OIDC: cfg.SignInIssuer(), Operator: cfg.Publish.OperatorOrDefault(), From: firstTrusted(m.Authorities),
 	}
 	var stamper, log newest
 	if cfg.TSA != nil {
-		stamper.offer(caURL+tsa.Path, loglist.Window{}, now)
+		stamper.offer(c.url+tsa.Path, loglist.Window{}, now)
 	}
 	for _, t := range cfg.Publish.TSA {
 		if w, err := t.Window(); err == nil {
@@ -131,5 +139,5 @@ func TrustFiles(cfg *config.Config, caURL string, now time.Time) (trust.Material
 	if err != nil {
 		return trust.Material{}, trust.Services{}, cfg.Locate(err)
 	}
-	return m, f.services(cfg, m, caURL, now), nil
+	return m, clients{cfg, caURL, now}.services(m), nil
 }

@@ -30,7 +30,7 @@ func TestNewestService(t *testing.T) {
 		at(12): {"https://new.example.com", own},
 		at(14): {"https://next.example.com", own},
 	} {
-		s := (&loadedFiles{}).services(cfg, trust.Material{}, cfg.PublicURL(), when)
+		s := clients{cfg, cfg.PublicURL(), when}.services(trust.Material{})
 		if len(s.Rekor) != 1 || len(s.TSA) != 1 || s.Rekor[0].URL != want[0] || s.TSA[0].URL != want[1] {
 			t.Errorf("at %s: %+v, want %q", when, s, want)
 		}

@@ -250,25 +250,21 @@ func (n *Node) wantedTUF(s *snapshot, r *trust.Repository, now time.Time) ([][]b
 	if err != nil {
 		return nil, err
 	}
-	signing, err := f.services(s.config, m, url, now).SigningConfig()
+	signing, err := clients{s.config, url, now}.services(m).SigningConfig()
 	return [][]byte{root, signing}, err
 }
 
 // Documents returns the trusted root and the signing configuration for the clients of a configuration, as its CA
 // publishes them to an empty TUF repository. It needs no private key and no password.
 func Documents(cfg *config.Config) (root, signing []byte, err error) {
-	f, err := loadPublic(cfg)
+	m, services, err := TrustFiles(cfg, cfg.PublicURL(), time.Now())
 	if err != nil {
 		return nil, nil, err
 	}
-	m, err := f.trustMaterial(cfg, cfg.PublicURL())
-	if err != nil {
-		return nil, nil, cfg.Locate(err)
-	}
-	if root, err = trust.Merge(nil, m); err != nil {
+	if root, err = m.TrustedRoot(); err != nil {
 		return nil, nil, err
 	}
-	signing, err = f.services(cfg, m).SigningConfig()
+	signing, err = services.SigningConfig()
 	return root, signing, err
 }
 
