@@ -270,7 +270,7 @@ func (f *loadedFiles) trustMaterial(cfg *config.Config, url string) (trust.Mater
 	if err != nil || cfg.Rekor == nil {
 		return out, err
 	}
-	shards, err := exportRekor(cfg.RekorLog(), url, out.Authorities[0].From)
+	shards, err := exportRekor(cfg.RekorLog(), url, firstTrusted(out.Authorities))
 	out.Rekor = append(out.Rekor, shards...)
 	return out, fault.Under(err, "rekor")
 }

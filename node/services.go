@@ -95,6 +95,9 @@ func (c clients) services(m trust.Material) trust.Services {
 			stamper.offer(t.URL, w, now)
 		}
 	}
+	if cfg.Rekor != nil {
+		log.offer(c.url, loglist.Window{}, now)
+	}
 	for _, l := range cfg.Publish.Rekor {
 		if w, err := l.Window(); err == nil {
 			log.offer(l.URL, w, now)

@@ -121,6 +121,9 @@ func tufStamp(cfg *config.Config) string {
 	if e := cfg.CT.Embedded; e != nil {
 		names = append(names, filepath.Join(e.Dir, shardsFile))
 	}
+	if r := cfg.Rekor; r != nil {
+		names = append(names, filepath.Join(r.Dir, shardsFile))
+	}
 	var b strings.Builder
 	for _, name := range names {
 		if info, err := os.Stat(name); err == nil {
