@@ -104,7 +104,7 @@ func (c clients) services(m trust.Material) trust.Services {
 		}
 	}
 	out.TSA, out.Rekor = stamper.service(), log.service()
-	if cfg.Rekor != nil && cfg.Rekor.V1 && log.url == cfg.PublicURL() {
+	if cfg.Rekor != nil && cfg.Rekor.V1 && log.url == c.url {
 		out.RekorV1 = out.Rekor
 	}
 	return out
