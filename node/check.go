@@ -63,8 +63,16 @@ func (f *loadedFiles) askLogs(ctx context.Context, cfg *config.Config) []Reporte
 		all.Go(func() { out[i], _ = f.askLog(ctx, l) })
 	}
 	all.Wait()
+	return append(out, ownHeads(ctx, cfg)...) //nolint:makezero // the first ones are filled above
+}
+
+// ownHeads reads the heads of the logs in this process: of the embedded log, and of the log of signatures.
+func ownHeads(ctx context.Context, cfg *config.Config) (out []ReportedLog) {
 	if cfg.CT.Embedded != nil {
-		out = append(out, embeddedHeads(ctx, cfg.CT.Embedded.Log())...) //nolint:makezero // the first ones are filled above
+		out = append(out, shardHeads(ctx, cfg.CT.Embedded.Log())...)
+	}
+	if cfg.Rekor != nil {
+		out = append(out, shardHeads(ctx, cfg.RekorLog())...)
 	}
 	return out
 }
@@ -81,12 +89,12 @@ func (f *loadedFiles) askLog(ctx context.Context, l remoteLog) (ReportedLog, ctl
 	}, e
 }
 
-// embeddedHeads reads the head of each shard of the embedded log that is there, and verifies it with the shard's key.
-func embeddedHeads(ctx context.Context, c tlog.Config) []ReportedLog {
+// shardHeads reads the head of each shard of a log that is there, and verifies it with the shard's key.
+func shardHeads(ctx context.Context, c tlog.Config) []ReportedLog {
 	var out []ReportedLog
 	heads, err := tlog.Heads(ctx, c)
 	if err != nil {
-		return []ReportedLog{{Name: tlog.Shard{}.Label(), Problems: []string{err.Error()}}}
+		return []ReportedLog{{Name: tlog.Shard{Kind: c.Kind}.Label(), Problems: []string{err.Error()}}}
 	}
 	for _, h := range heads {
 		one := ReportedLog{Name: h.Label(), OK: h.Err == nil}
@@ -164,6 +172,9 @@ func (r *Report) describe(cfg *config.Config, f *loadedFiles) error {
 	}
 	if cfg.CT.Embedded != nil {
 		r.Logs = append(r.Logs, "embedded "+cfg.CT.Embedded.Dir)
+	}
+	if cfg.Rekor != nil {
+		r.Logs = append(r.Logs, "rekor "+cfg.Rekor.Dir)
 	}
 	return nil
 }

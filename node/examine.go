@@ -101,10 +101,7 @@ func ExamineLogs(ctx context.Context, cfg *config.Config) (logs []ReportedLog, c
 			clocks = append(clocks, *one)
 		}
 	}
-	if cfg.CT.Embedded != nil {
-		own := embeddedHeads(ctx, cfg.CT.Embedded.Log())
-		logs = append(logs, own...) //nolint:makezero // the first ones are filled above
-	}
+	logs = append(logs, ownHeads(ctx, cfg)...) //nolint:makezero // the first ones are filled above
 	return logs, clocks, nil
 }
 
