@@ -14,7 +14,7 @@ import (
 // same signature over a digest, as other clients send it: the digest is that of the pre-authentication encoding (DSSE
 // v1.0.2), and is what clients reconstruct when they verify the entry. rekor-tiles up to v2.2 logged such requests as
 // entries of the kind dsse, which most clients do not verify any more.
-func envelope(in *pb.DSSERequestV002) (*pb.HashedRekordRequestV002, error) {
+func envelope(in *pb.DSSERequestV002) (*pb.HashedRekordRequestV002, error) { //nolint:staticcheck // deprecated, and sent by clients
 	from, verifiers := in.GetEnvelope(), in.GetVerifiers() //nolint:staticcheck // deprecated, and sent by clients
 	switch {
 	case from == nil:

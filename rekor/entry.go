@@ -62,7 +62,7 @@ func verify(in *pb.CreateEntryRequest) (*verified, error) {
 	case *pb.CreateEntryRequest_HashedRekordRequestV002:
 	case *pb.CreateEntryRequest_DsseRequestV002:
 		kind = requestDSSE
-		request, err = envelope(spec.DsseRequestV002)
+		request, err = envelope(spec.DsseRequestV002) //nolint:staticcheck // deprecated, and sent by clients
 	default:
 		return nil, fault.New(fault.EntryMalformed, nil, "problem",
 			"the request has neither hashedRekordRequestV002 nor dsseRequestV002").

@@ -124,11 +124,11 @@ func path(m int, leaves [][]byte) [][]byte {
 	if len(leaves) == 1 {
 		return nil
 	}
-	if k := split(len(leaves)); m < k {
+	k := split(len(leaves))
+	if m < k {
 		return append(path(m, leaves[:k]), tree(leaves[k:]))
-	} else {
-		return append(path(m-k, leaves[k:]), tree(leaves[:k]))
 	}
+	return append(path(m-k, leaves[k:]), tree(leaves[:k]))
 }
 
 // split returns the largest power of two below n.
@@ -244,10 +244,10 @@ func (r request) dsse(t testing.TB, payload string) *pb.DSSERequestV002 { //noli
 	const payloadType = "application/vnd.in-toto+json"
 	_, sig := r.sign(t, dsse.PAE(payloadType, []byte(payload)))
 	return &pb.DSSERequestV002{ //nolint:staticcheck // likewise
-		Envelope: &pbdsse.Envelope{
+		Envelope: &pbdsse.Envelope{ //nolint:staticcheck // likewise
 			Payload: []byte(payload), PayloadType: payloadType, Signatures: []*pbdsse.Signature{{Sig: sig}},
 		},
-		Verifiers: []*pb.Verifier{r.verifier(t)},
+		Verifiers: []*pb.Verifier{r.verifier(t)}, //nolint:staticcheck // likewise
 	}
 }
 

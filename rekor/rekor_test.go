@@ -116,9 +116,10 @@ func TestEnvelope(t *testing.T) {
 	}
 	out := parse(t, body)
 	must(t, tiles.VerifyLogEntry(out, l.verifier))
-	digest := sha256.Sum256(dsse.PAE("application/vnd.in-toto+json", in.GetEnvelope().GetPayload()))
+	sent, verifiers := in.GetEnvelope(), in.GetVerifiers() //nolint:staticcheck // clients send it
+	digest := sha256.Sum256(dsse.PAE("application/vnd.in-toto+json", sent.GetPayload()))
 	want, err := hashedrekord.ToEntryHash(digest[:], &pb.Signature{
-		Content: in.GetEnvelope().GetSignatures()[0].GetSig(), Verifier: in.GetVerifiers()[0],
+		Content: sent.GetSignatures()[0].GetSig(), Verifier: verifiers[0],
 	})
 	must(t, err)
 	if !bytes.Equal(rfc6962.DefaultHasher.HashLeaf(out.GetCanonicalizedBody()), want) {
@@ -315,13 +316,13 @@ func TestUndecodable(t *testing.T) {
 		io.MultiReader(strings.NewReader(strings.Repeat(" ", rekor.MaxBody)), strings.NewReader("  ")))
 	must(t, err)
 	must(t, resp.Body.Close())
-	if resp.StatusCode != 429 {
+	if resp.StatusCode != http.StatusTooManyRequests {
 		t.Errorf("too large, without a length: status %d", resp.StatusCode)
 	}
 	resp, err = http.Get(url + rekor.EntriesPath)
 	must(t, err)
 	must(t, resp.Body.Close())
-	if resp.StatusCode != 501 || resp.Header.Get("Allow") != http.MethodPost {
+	if resp.StatusCode != http.StatusNotImplemented || resp.Header.Get("Allow") != http.MethodPost {
 		t.Errorf("GET: status %d, %v", resp.StatusCode, resp.Header)
 	}
 	if n, all := l.size(), closed(); n+len(all) != 0 {
