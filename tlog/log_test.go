@@ -135,7 +135,7 @@ func TestAdd(t *testing.T) {
 			for round := range 2 {
 				l := open(t, c)
 				var group sync.WaitGroup
-				for i := range 300 {
+				for i := range 80 {
 					group.Go(func() {
 						leaf := fmt.Sprintf("entry %d of round %d", i, round)
 						in, err := l.Add(t.Context(), []byte(leaf))
@@ -152,7 +152,7 @@ func TestAdd(t *testing.T) {
 				group.Wait()
 				shut(t, l)
 				all := monitored(t, c, l.Key())
-				if len(all) != 300*(round+1) {
+				if len(all) != 80*(round+1) {
 					t.Fatalf("%d entries", len(all))
 				}
 				for i, have := range all {
