@@ -378,6 +378,12 @@ func TestPage(t *testing.T) {
 		a.Entries[0].Certificates[0].Issuer != issuer {
 		t.Errorf("status %d, %v, %s", w.Code, err, w.Body)
 	}
+	l.add(2, "bob@example.com", issuer)
+	must(t, l.log.Publish())
+	time.Sleep(100 * time.Millisecond)
+	if w := get(http.MethodGet, find.Path+"?serial=2"); !strings.Contains(w.Body.String(), "bob@example.com") {
+		t.Errorf("an entry that was just published is not found: %s", w.Body)
+	}
 	if w := get(http.MethodGet, find.Path+"?x=1"); w.Code != http.StatusBadRequest {
 		t.Errorf("a bad query: status %d, %s", w.Code, w.Body)
 	}

@@ -85,6 +85,9 @@ type Index struct {
 	db      *bbolt.DB
 	metrics *metrics
 
+	turn    chan struct{} // has a value unless a round is running
+	updated time.Time     // when the last round ended; for the holder of the turn
+
 	mu      sync.RWMutex
 	logs    map[uint16]*indexed // by number
 	byID    map[[32]byte]*indexed
@@ -135,9 +138,12 @@ func Open(c Config, o Options) (*Index, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	return &Index{
+	x := &Index{
 		o: o, db: db, metrics: newMetrics(), logs: map[uint16]*indexed{}, byID: map[[32]byte]*indexed{},
-	}, nil
+		turn: make(chan struct{}, 1),
+	}
+	x.turn <- struct{}{}
+	return x, nil
 }
 
 // openFile opens the file and makes its buckets. A file of another version is emptied.
@@ -222,9 +228,42 @@ func (x *Index) Run(ctx context.Context) {
 	}
 }
 
-// Update adds all entries that the logs have now. A log that fails does not keep the others from being read. It is
-// called by one goroutine at a time.
+// An answer waits refreshWait for a round, so that an entry is found as soon as its log has published it, unless one
+// has ended in the last fresh.
+const (
+	refreshWait = time.Second
+	fresh       = 50 * time.Millisecond
+)
+
+// refresh makes a round. Its errors are those of the next round of [Index.Run].
+func (x *Index) refresh(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, refreshWait)
+	defer cancel()
+	select {
+	case <-x.turn:
+	case <-ctx.Done():
+		return
+	}
+	defer func() { x.turn <- struct{}{} }()
+	if time.Since(x.updated) >= fresh {
+		_ = x.round(ctx)
+	}
+}
+
+// Update adds all entries that the logs have now. A log that fails does not keep the others from being read.
 func (x *Index) Update(ctx context.Context) error {
+	select {
+	case <-x.turn:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { x.turn <- struct{}{} }()
+	return x.round(ctx)
+}
+
+// round is one round of [Index.Update]. The caller has the turn.
+func (x *Index) round(ctx context.Context) error {
+	defer func() { x.updated = time.Now() }()
 	sources, err := x.o.Sources()
 	if err != nil {
 		return err

@@ -31,6 +31,7 @@ func (x *Index) Handler(s Server) http.Handler {
 			if err != nil {
 				return fault.New(fault.RequestMalformed, err, "cause", err.Error())
 			}
+			x.refresh(ctx)
 			a, err := x.Find(ctx, q)
 			if err != nil {
 				return err
