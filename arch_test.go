@@ -72,8 +72,8 @@ var layers = map[string][]string{
 
 	// examines a configuration: it composes the checks of the other packages
 	"doctor": {
-		"ca", "ca/signer", "canary", "config", "fault", "node", "server/servertls", "server/shared", "server/uses",
-		"status", "tsa",
+		"ca", "ca/signer", "canary", "config", "fault", "identity", "node", "oidc", "server/servertls", "server/shared",
+		"server/uses", "status", "trial", "trust", "tsa",
 	},
 	"status": {"canary", "fault", "server"}, // asks a running CA; the pages are values of these packages
 	// the path of a request up to the SCTs, at intervals
@@ -120,7 +120,7 @@ var layers = map[string][]string{
 
 	// writes the files of a new instance; config: what is written is what config accepts
 	"setup": {
-		"ca/signer", "ca/signer/backends", "ceremony", "config", "ctlog/embedded", "fault", "node", "oidc", "tlog", "trust",
+		"ca/signer", "ca/signer/backends", "ceremony", "config", "fault", "node", "oidc", "trust",
 	},
 
 	// copies an instance, and restores it

@@ -267,6 +267,9 @@ const usesFile = "token-uses"
 // directories writes the directories that the configuration names, except those of the logs.
 func (b *writer) directories(ctx context.Context) error {
 	for _, p := range b.cfg.Paths() {
+		if f := b.cfg.Find; f != nil && p.Path == f.Dir { // it is made from the logs
+			continue
+		}
 		if !p.Dir || slices.ContainsFunc(logsOf(b.cfg), func(l logSetting) bool { return l.config.Dir == p.Path }) {
 			continue
 		}
@@ -376,6 +379,9 @@ type logSetting struct {
 func logsOf(cfg *config.Config) (out []logSetting) {
 	if c := cfg.CT.Embedded; c != nil {
 		out = append(out, logSetting{"ct.embedded", c.Log()})
+	}
+	if cfg.Rekor != nil { // the keys that the configuration names are not needed for a copy
+		out = append(out, logSetting{"rekor", cfg.RekorLog()})
 	}
 	return out
 }

@@ -56,6 +56,8 @@ type Options struct {
 	Admins []string
 	// Client returns how to ask an admin listener.
 	Client func(url string) (status.Options, error)
+	// Token is an ID token that the CA accepts, to sign once with every service of a running CA. Optional.
+	Token string
 	// Trial says that the whole path is tried in this process if no CA is running.
 	Trial bool
 	// Progress is called when the checks that are under way change. Optional.
@@ -124,7 +126,8 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 		{"version", e.version},
 		{"running CA", e.runningCA},
 	})
-	rows = append(clockLast(rows), e.wholePath(ctx, rows)...)
+	rows = append(clockLast(rows), e.bounded(ctx, check{signatureCheck, e.signature}, 4*e.Timeout)...)
+	rows = append(rows, e.wholePath(ctx, rows)...)
 	r := &Report{File: o.Path, OK: true, Rows: rows}
 	for _, row := range rows {
 		r.OK = r.OK && row.State != Problem

@@ -70,6 +70,10 @@ type Plan struct {
 type Private struct {
 	// TSAKey is the URI of the key of the timestamp authority in a key management service. "": it is made in a file.
 	TSAKey string
+	// RekorKey is likewise the URI of the key of the log of signatures. "": the log makes its key.
+	RekorKey string
+	// TimeServers are the URLs of time servers (ntp: or nts:), with which the timestamp authority compares its clock.
+	TimeServers []string
 	// Offline is the directory for the keys that the server does not need. "": [OfflineDir] in the instance. It is made,
 	// and must be empty if it exists.
 	Offline string
@@ -159,8 +163,10 @@ func (p *Plan) Check() error {
 			"hashivault://NAME; for a key in an HSM see docs/keys-hsm.md", "ca-key")
 	}
 	if p.Private != nil {
-		if key := p.Private.TSAKey; key != "" && !keySchemes.MatchString(key) {
-			bad(fmt.Sprintf("%q is not the URI of a key", key), "write for example awskms:///alias/NAME", "tsa-key")
+		for _, one := range []struct{ flag, key string }{{"tsa-key", p.Private.TSAKey}, {"rekor-key", p.Private.RekorKey}} {
+			if one.key != "" && !keySchemes.MatchString(one.key) {
+				bad(fmt.Sprintf("%q is not the URI of a key", one.key), "write for example awskms:///alias/NAME", one.flag)
+			}
 		}
 		errs = append(errs, fault.Under(p.Private.RootPassword.Check(), "root-password"))
 	}

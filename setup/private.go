@@ -11,12 +11,10 @@ import (
 	"github.com/mayfly-ca/mayfly/ca/signer/file"
 	"github.com/mayfly-ca/mayfly/ceremony"
 	"github.com/mayfly-ca/mayfly/config"
-	"github.com/mayfly-ca/mayfly/ctlog/embedded"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/durable"
 	"github.com/mayfly-ca/mayfly/internal/secret"
 	"github.com/mayfly-ca/mayfly/node"
-	"github.com/mayfly-ca/mayfly/tlog"
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
@@ -71,14 +69,14 @@ func (p *Plan) ceremonies(ctx context.Context) error {
 	return nil
 }
 
-// publish makes the log, whose key verifiers need, and writes the trusted root and the signing configuration for
+// publish makes the logs, whose keys verifiers need, and writes the trusted root and the signing configuration for
 // clients: as files, and as the first content of a TUF repository.
 func (p *Plan) publish(ctx context.Context, configFile string) error {
 	cfg, _, err := config.Load(configFile)
 	if err != nil {
 		return err
 	}
-	if err := openOnce(ctx, *cfg.CT.Embedded); err != nil {
+	if err := node.MakeLogs(ctx, cfg); err != nil {
 		return err
 	}
 	root, signing, err := node.Documents(cfg)
@@ -99,15 +97,6 @@ func (p *Plan) publish(ctx context.Context, configFile string) error {
 		}
 	}
 	return p.firstTUF(root, signing)
-}
-
-// openOnce makes a log with its key and its first checkpoint.
-func openOnce(ctx context.Context, c embedded.Config) error {
-	log, err := embedded.OpenStore(ctx, c, tlog.Options{})
-	if err != nil {
-		return err
-	}
-	return log.Close(ctx)
 }
 
 // firstTUF makes the TUF repository, whose keys of root and targets are offline, and publishes its first content with

@@ -239,14 +239,14 @@ func TestPrivate(t *testing.T) {
 				t.Fatal(err)
 			}
 			keys[rel] = true
-			if !strings.Contains(content, "ENCRYPTED") && rel != "ct/log.key.pem" { // the log makes its own key
+			if !strings.Contains(content, "ENCRYPTED") && !strings.HasSuffix(rel, "/log.key.pem") { // the logs make their own keys
 				t.Errorf("%s is not encrypted", rel)
 			}
 		}
 	}
 	want := map[string]bool{
-		"ca/ca-key.pem": true, "tsa/tsa-key.pem": true, "ct/log.key.pem": true, "tuf/keys/snapshot.pem": true,
-		"tuf/keys/timestamp.pem": true,
+		"ca/ca-key.pem": true, "tsa/tsa-key.pem": true, "ct/log.key.pem": true, "rekor/log.key.pem": true,
+		"tuf/keys/snapshot.pem": true, "tuf/keys/timestamp.pem": true,
 	}
 	if !maps.Equal(keys, want) {
 		t.Errorf("keys of the server: %v", keys)
@@ -276,7 +276,8 @@ func TestPrivate(t *testing.T) {
 		t.Errorf("offline: %v", away)
 	}
 	report, err := node.Check(t.Context(), w.Config, false)
-	if err != nil || len(report.Warnings) > 0 {
+	// No time server is named.
+	if err != nil || len(report.Warnings) != 1 || !strings.Contains(report.Warnings[0], "tsa.clock.servers") {
 		t.Errorf("%v, %v", report.Warnings, err)
 	}
 	r, err := trust.InspectTUF(trust.TUFOptions{Dir: filepath.Join(p.Dir, setup.TUFDir)})
@@ -289,7 +290,8 @@ func TestPrivate(t *testing.T) {
 		t.Errorf("the TUF repository has another trusted root: %v", err)
 	}
 	material, err := trust.ParseTrustedRoot(root)
-	if err != nil || len(material.Authorities) != 1 || len(material.Timestamps) != 1 || len(material.Logs) != 1 {
+	if err != nil || len(material.Authorities) != 1 || len(material.Timestamps) != 1 || len(material.Logs) != 1 ||
+		len(material.Rekor) != 1 {
 		t.Errorf("%+v, %v", material, err)
 	}
 }
@@ -303,6 +305,7 @@ func TestPrivateRefused(t *testing.T) {
 	}
 	for want, private := range map[string]*setup.Private{
 		"tsa-key: \"x\" is not the URI":          {TSAKey: "x"},
+		"rekor-key: \"x\" is not the URI":        {RekorKey: "x"},
 		"root-password: exactly one of env":      {RootPassword: &secret.Source{}},
 		"root-password.file: ":                   {RootPassword: &secret.Source{File: "/no/such/file"}},
 		"offline: " + occupied + " is not empty": {Offline: occupied},

@@ -62,12 +62,15 @@ func (c Config) checkFence() error {
 		`close the log at its last entry and continue with a new key: "mayfly log rotate --restored --yes"`, "dir").In(path)
 }
 
+// Marked reports whether the log is marked.
+func (c Config) Marked() bool { return c.checkFence() != nil }
+
 // Replace closes every shard of a log that was restored, each with a checkpoint over the entries that it has, and makes
 // a new shard with a new key that is active at once. Nothing is added to the old shards: a verifier that has seen more
 // of their entries sees no second history. Then the log is no longer marked. A log that is not marked is an error. After
 // an error or a crash, Replace can be called again; a shard that it made before then stays empty.
 func (c Config) Replace(ctx context.Context, o Options) (Shard, error) {
-	if c.checkFence() == nil { // a log that was moved may be replaced, too: its copy may be lost
+	if !c.Marked() { // a log that was moved may be replaced, too: its copy may be lost
 		return Shard{}, fault.BadSetting("the log was not restored from a backup", "remove --restored", "restored")
 	}
 	if err := c.checkOwner(); err != nil {

@@ -16,6 +16,7 @@ func newDoctor() *cobra.Command {
 	f := &adminFlags{}
 	o := doctor.Options{}
 	var asJSON bool
+	var tokenFile string
 	cmd := &cobra.Command{
 		Use:   "doctor --config FILE [--admin URL]... [--trial]",
 		Short: "Examine everything that a CA depends on, and say what to do",
@@ -26,6 +27,11 @@ func newDoctor() *cobra.Command {
 			"last row is the whole path, from a token to SCTs: a run of the canary of the running CA. " +
 			"If no CA is running, --trial\n" +
 			"tries the path in this process. Run doctor as the user that the CA runs as.\n\n" +
+			"With --token-file, doctor also signs once with every service of the running CA, over the URLs that clients " +
+			"use: a\n" +
+			"certificate, a timestamp, an entry in the log of signatures. It fetches the trusted root as clients do, and " +
+			"verifies the\n" +
+			"signature with that. SSL_CERT_FILE names the CA certificates of a private TLS CA.\n\n" +
 			"Exit status: 0 there is no problem (there may be warnings), 3 there is a problem, 2 the " +
 			"configuration cannot be\n" +
 			"loaded.",
@@ -41,6 +47,12 @@ func newDoctor() *cobra.Command {
 				}
 			}
 			o.Client = f.options
+			if tokenFile != "" {
+				var err error
+				if o.Token, err = readToken(cmd.InOrStdin(), tokenFile); err != nil {
+					return err
+				}
+			}
 			progress := terminal.NewProgress(cmd.ErrOrStderr())
 			o.Progress = func(running []string) { progress.Showf("examining %s", strings.Join(running, ", ")) }
 			r, err := doctor.Run(cmd.Context(), o)
@@ -64,6 +76,8 @@ func newDoctor() *cobra.Command {
 	fl.StringArrayVar(&o.Admins, "admin", nil,
 		"URL of the admin listener of a running CA; may be repeated; by default that "+
 			"of the configuration")
+	fl.StringVar(&tokenFile, "token-file", "",
+		"file with an ID token that the CA accepts (\"-\" is standard input): sign once with every service, and verify as a client")
 	fl.BoolVar(&o.Trial, "trial", false, "try the whole path in this process if no CA is running")
 	fl.BoolVar(&asJSON, "json", false, "print JSON")
 	f.register(cmd)

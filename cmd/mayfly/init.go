@@ -27,7 +27,7 @@ type initFlags struct {
 	plain                  bool
 }
 
-func newInit() *cobra.Command {
+func newInit(o *cli.Common) *cobra.Command {
 	f := &initFlags{rootPassword: passwordFlags{prefix: "root-"}}
 	cmd := &cobra.Command{
 		Use:   "init [--private-sigstore] [DIR]",
@@ -39,7 +39,7 @@ func newInit() *cobra.Command {
 			"prints both commands. In a terminal, init asks for each value that no flag sets.\n\n" +
 			"With --private-sigstore, init makes a complete Sigstore: also the keys and chains of the CA and of a " +
 			"timestamp authority,\n" +
-			"the log, and a TUF repository that gives clients all they need. The server can start at once. The keys that " +
+			"both logs, and a TUF repository that gives clients all they need. The server can start at once. The keys that " +
 			"it does not\n" +
 			"need are in a directory of their own (--offline): move them to a medium that is kept offline.\n\n" +
 			"The configuration is checked before it is written. init overwrites no file.",
@@ -51,7 +51,14 @@ func newInit() *cobra.Command {
 			"    --issuer https://accounts.example.com --owner example.com --acme --password-file /etc/sigstore/password \\\n" +
 			"    --offline /media/stick --root-password-env ROOT_PASSWORD",
 		Args: cobra.MaximumNArgs(1),
-		RunE: runs(f.run),
+		RunE: runs(func(cmd *cobra.Command, args []string) error {
+			if f.sigstore { // the log that is made has messages of its own
+				if _, err := o.NewLogger(cmd.ErrOrStderr()); err != nil {
+					return err
+				}
+			}
+			return f.run(cmd, args)
+		}),
 	}
 	fl := cmd.Flags()
 	p := &f.plan
@@ -78,6 +85,10 @@ func newInit() *cobra.Command {
 	fl.StringVar(&p.CAKey, "ca-key", "", "URI of the CA's key in a key management service (default: a file)")
 	fl.StringVar(&f.private.TSAKey, "tsa-key", "",
 		"URI of the key of the timestamp authority in a key management service (default: a file)")
+	fl.StringVar(&f.private.RekorKey, "rekor-key", "",
+		"URI of the key of the log of signatures in a key management service (default: the log makes its key)")
+	fl.StringArrayVar(&f.private.TimeServers, "time-server", nil,
+		"time server with which the timestamp authority compares its clock (nts://HOST or ntp://HOST); may be repeated")
 	fl.StringVar(&f.private.Offline, "offline", "",
 		"directory for the keys that the server does not need (default: DIR/offline)")
 	f.password.register(cmd, "the keys that the server reads from files")
@@ -136,8 +147,8 @@ func (f *initFlags) complete() error {
 	if f.sigstore {
 		f.plan.Private = &f.private
 		f.private.Tool, f.private.Iterations = "mayfly "+version.Read().Version, keyIterations
-	} else if f.private.TSAKey != "" || f.private.Offline != "" || f.rootPassword.named() {
-		return cli.Usage("--tsa-key, --offline and the flags for the root password need --private-sigstore")
+	} else if f.private.TSAKey != "" || f.private.RekorKey != "" || f.private.Offline != "" || f.rootPassword.named() {
+		return cli.Usage("--tsa-key, --rekor-key, --offline and the flags for the root password need --private-sigstore")
 	}
 	if err := f.secrets(); err != nil {
 		return err

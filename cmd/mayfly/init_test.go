@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -100,5 +101,68 @@ func TestInitRefused(t *testing.T) {
 			!strings.Contains(errs, "is not empty (it has ca); choose a new directory") {
 			t.Error(status, errs)
 		}
+	}
+}
+
+// One command makes a private Sigstore that serve runs: doctor signs once with every service, over the URLs of clients,
+// and verifies with the trusted root that the TUF repository gives a client. After the offline keys are moved away, the
+// server is as ready as before.
+func TestInitPrivateSigstore(t *testing.T) {
+
+	provider := idp.New(t, idp.Options{})
+	dir := filepath.Join(t.TempDir(), "sigstore")
+	http, admin := process.FreeAddress(t), process.FreeAddress(t)
+	token := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(token, []byte(provider.Token(nil)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("SIGSTORE_TEST_SERVER", "correct-horse-battery")
+	t.Setenv("SIGSTORE_TEST_ROOTS", "staple-and-more")
+	args := []string{
+		"init", "--private-sigstore", dir, "--url", "http://" + http, "--admin", admin, "--organization", "Example Inc.",
+		"--issuer", provider.URL(), "--owner", "example.com", "--password-env", "SIGSTORE_TEST_SERVER",
+	}
+	if status, _, errs := command(t, args...); status != cli.ExitUsage || !strings.Contains(errs, "--root-password-env") || there(dir) {
+		t.Fatal(status, errs)
+	}
+	status, out, errs := command(t, append(args, "--root-password-env", "SIGSTORE_TEST_ROOTS")...)
+	if status != 0 || strings.Count(errs, "\n") != 1 || !strings.Contains(errs, "tsa.clock.servers") {
+		t.Fatal(status, errs)
+	}
+	if !strings.Contains(out, "mayfly serve --config "+dir+"/mayfly.yaml") || strings.Contains(out, "correct-horse") || strings.Contains(out, "staple") {
+		t.Error(out)
+	}
+	if err := os.Rename(filepath.Join(dir, "offline"), filepath.Join(t.TempDir(), "stick")); err != nil {
+		t.Fatal(err)
+	}
+	process.Start(t, process.Existing{Dir: dir, HTTP: http, Admin: admin})
+	l := &auditLab{t: t, dir: dir}
+	report, code := l.doctor(":", nil, "--token-file", token)
+	if code != 0 {
+		t.Error(code)
+	}
+	rows := map[string]doctor.Row{}
+	for _, row := range report.Rows {
+		rows[row.Check] = row
+		if (row.State == doctor.Problem || row.State == doctor.Warning) && !strings.Contains(row.Cause, "tsa.clock.servers") &&
+			!strings.Contains(row.Cause, "time servers") {
+			t.Errorf("%+v", row)
+		}
+	}
+	if r := rows["signature"]; r.State != doctor.OK || !strings.Contains(r.Cause, "certificate") ||
+		!strings.Contains(r.Cause, "timestamp") || !strings.Contains(r.Cause, "log entry") || !strings.Contains(r.Cause, "verification") {
+		t.Errorf("%+v", r)
+	}
+	if r := rows["files of clients"]; r.State != doctor.OK {
+		t.Errorf("%+v", r)
+	}
+	// A token that the CA refuses is a problem, with the cause.
+	if err := os.WriteFile(token, []byte(provider.Token(map[string]any{"email": "bob@example.org"})), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	report, code = l.doctor(":", nil, "--token-file", token)
+	last := report.Rows[slices.IndexFunc(report.Rows, func(r doctor.Row) bool { return r.Check == "signature" })]
+	if code != cli.ExitFound || last.State != doctor.Problem || !strings.Contains(last.Cause, "the CA would refuse the token") {
+		t.Errorf("%d %+v", code, last)
 	}
 }

@@ -23,7 +23,7 @@ import (
 	"github.com/mayfly-ca/mayfly/tlog"
 )
 
-func newLog() *cobra.Command {
+func newLog(o *cli.Common) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "log",
 		Short: "Check, count, copy and rotate the logs of the CA",
@@ -33,7 +33,7 @@ func newLog() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error { return cmd.Help() }),
 	}
-	cmd.AddCommand(newLogFsck(), newLogStats(), newLogExport(), newLogRotate())
+	cmd.AddCommand(newLogFsck(), newLogStats(), newLogExport(), newLogRotate(o))
 	return cmd
 }
 

@@ -24,7 +24,7 @@ type logRotateFlags struct {
 	restored               bool
 }
 
-func newLogRotate() *cobra.Command {
+func newLogRotate(o *cli.Common) *cobra.Command {
 	f := &logRotateFlags{}
 	cmd := &cobra.Command{
 		Use:   "rotate --config FILE",
@@ -41,6 +41,12 @@ func newLogRotate() *cobra.Command {
 			"  mayfly log rotate --config mayfly.yaml --at 2027-01-01T00:00:00Z --name 2027 --yes",
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
+			if f.restored { // the shards that are closed have messages of their own
+				if _, err := o.NewLogger(cmd.ErrOrStderr()); err != nil {
+					return err
+				}
+				return f.replace(cmd.Context(), cmd.OutOrStdout())
+			}
 			return f.run(cmd.Context(), cmd.OutOrStdout(), time.Now())
 		}),
 	}
@@ -55,7 +61,7 @@ func newLogRotate() *cobra.Command {
 	fl.BoolVar(&f.unpublished, "unpublished", false,
 		"allow an --at sooner than the lead: verifiers without the new key refuse what is signed from then on")
 	fl.BoolVar(&f.restored, "restored", false,
-		"close every shard of a log that was restored from a backup, and make a new one that is active at once")
+		"close every shard of the logs that were restored from a backup, and make new ones that are active at once")
 	fl.BoolVar(&f.json, "json", false, "print JSON")
 	return cmd
 }
@@ -78,9 +84,6 @@ func (f *logRotateFlags) run(ctx context.Context, w io.Writer, now time.Time) (e
 			return located(cfg, err)
 		}
 		defer func() { err = errors.Join(err, closeKeys()) }()
-	}
-	if f.restored {
-		return f.replace(w, cfg, c)
 	}
 	r := tlog.Rotation{Name: f.name, Unpublished: f.unpublished}
 	if f.at != "" {
@@ -112,28 +115,52 @@ func (f *logRotateFlags) run(ctx context.Context, w io.Writer, now time.Time) (e
 	return f.print(w, shards)
 }
 
-// replace closes the shards of a restored log.
-func (f *logRotateFlags) replace(w io.Writer, cfg *config.Config, c tlog.Config) error {
+// replace closes the shards of each log of the configuration that was restored.
+func (f *logRotateFlags) replace(ctx context.Context, w io.Writer) (err error) {
+	if f.config == "" {
+		return cli.Usage("--config is missing; write --config FILE")
+	}
 	if f.at != "" || f.name != "" || f.unpublished {
 		return cli.Usage("--restored makes a shard that is active at once; remove --at, --name and --unpublished")
 	}
 	if !f.yes {
-		return cli.Usage("--restored closes every shard of the log; add --yes to do that")
+		return cli.Usage("--restored closes every shard of the logs that were restored; add --yes to do that")
 	}
-	if _, err := c.Replace(context.Background(), tlog.Options{UserAgent: version.UserAgent()}); err != nil {
-		if s, ok := errors.AsType[*fault.Setting](err); ok && len(s.Path) == 1 && s.Path[0] == "restored" {
-			return cli.Usage("--restored: %s", s.Problem)
-		}
-		return located(cfg, fault.Under(err, blockOf(c.Kind)...))
+	cfg, _, err := config.Load(f.config)
+	if err != nil {
+		return cli.Misconfigured(err)
 	}
-	shards, err := c.Shards()
+	logs, release, err := node.ProcessLogs(ctx, cfg)
 	if err != nil {
 		return err
 	}
-	if f.json {
-		return cli.WriteJSON(w, shards)
+	defer func() { err = errors.Join(err, release()) }()
+	replaced := [][]tlog.Shard{}
+	for _, l := range logs {
+		if !l.Config.Marked() {
+			continue
+		}
+		if _, err := l.Config.Replace(ctx, tlog.Options{UserAgent: version.UserAgent()}); err != nil {
+			return located(cfg, fault.Under(err, l.Setting...))
+		}
+		shards, err := l.Config.Shards()
+		if err != nil {
+			return err
+		}
+		replaced = append(replaced, shards)
 	}
-	return f.print(w, shards)
+	switch {
+	case len(replaced) == 0:
+		return cli.Usage("--restored: no log of %s was restored from a backup", f.config)
+	case f.json:
+		return cli.WriteJSON(w, replaced)
+	}
+	for _, shards := range replaced {
+		if err := f.print(w, shards); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // blockOf returns the path of a log's settings in the configuration.
@@ -142,17 +169,6 @@ func blockOf(kind tlog.Kind) []string {
 		return []string{"rekor"}
 	}
 	return []string{"ct", "embedded"}
-}
-
-// pathOf returns the path of a shard at the URL of the CA.
-func pathOf(s tlog.Shard) string {
-	switch {
-	case s.Kind == tlog.StaticCT:
-		return "/ct" + s.Path() + "/"
-	case s.Name == "":
-		return "/api/v2/"
-	}
-	return "/rekor" + s.Path() + "/api/v2/"
 }
 
 func (f *logRotateFlags) print(w io.Writer, shards []tlog.Shard) error {
