@@ -205,3 +205,14 @@ func (f *logRotateFlags) print(w io.Writer, shards []tlog.Shard) error {
 	fmt.Fprintln(w)
 	return terminal.Flow(w, st, text)
 }
+
+// pathOf returns the path of a shard at the URL of the CA.
+func pathOf(s tlog.Shard) string {
+	switch {
+	case s.Kind == tlog.StaticCT:
+		return "/ct" + s.Path() + "/"
+	case s.Name == "":
+		return "/api/v2/"
+	}
+	return "/rekor" + s.Path() + "/api/v2/"
+}
