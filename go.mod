@@ -40,7 +40,7 @@ require (
 	github.com/secure-systems-lab/go-securesystemslib v0.11.1
 	github.com/sigstore/protobuf-specs v0.5.2
 	github.com/sigstore/rekor v1.6.1
-	github.com/sigstore/rekor-tiles/v2 v2.4.0
+	github.com/sigstore/rekor-tiles/v2 v2.4.0 // held at v2.4.0: v2.4.1 requires github.com/sigstore/timestamp-authority/v2 v2.2.0, which the module system does not serve
 	github.com/sigstore/sigstore v1.11.3
 	github.com/sigstore/sigstore-go v1.3.0 // held at v1.3.0: v1.4.0 requires github.com/sigstore/timestamp-authority/v2 v2.2.0, which the module system does not serve
 	github.com/spf13/cobra v1.10.2
