@@ -163,6 +163,17 @@ func mode(t *testing.T, path string) fs.FileMode {
 	return st.Mode().Perm()
 }
 
+// An archive can be restored below the directory that it was made of.
+func TestRestoreBelow(t *testing.T) {
+	t.Parallel()
+	dir, config := instance(t)
+	data, _ := archive(t, backup.Options{Path: config})
+	r, err := backup.Restore(t.Context(), bytes.NewReader(data), backup.RestoreOptions{Dir: filepath.Join(dir, "trial")})
+	if err != nil || len(r.Unverified) > 0 {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
 // A file elsewhere that is missing is restored, with its directory; one that differs is an error, and nothing is left.
 func TestElsewhere(t *testing.T) {
 	t.Parallel()

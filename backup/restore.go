@@ -379,6 +379,9 @@ func (x *reader) verify(ctx context.Context) (unverified []string, err error) {
 // staged returns the path at which a file of the configuration is now: paths in the configuration are relative to the
 // staging directory, or absolute.
 func (x *reader) staged(at string) string {
+	if rel, err := filepath.Rel(x.staging, at); err == nil && filepath.IsLocal(rel) {
+		return at
+	}
 	if rel, err := filepath.Rel(x.manifest.Dir, at); err == nil && filepath.IsLocal(rel) {
 		return filepath.Join(x.staging, rel)
 	}
