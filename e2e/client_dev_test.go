@@ -368,7 +368,8 @@ func devSigstoreJava(w *environment) {
 	sign := w.cosignSign(b, "--identity-token", w.dev.Token(w.Lab, alice))
 	sign.Env = w.tlsCA
 	w.Run(sign)
-	w.secondClients(b)
+	w.Run(w.cosignVerify(b, alice))
+	w.Run(w.conformanceVerify(b, alice))
 }
 
 // devSigstoreRust has the timestamp of Rekor v1 alone: the crate asks no timestamp authority.
