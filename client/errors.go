@@ -145,6 +145,17 @@ func (e *Error) hint() string {
 		return "the server cannot use a key of " + m("issuer") + "; report this to the operator of that provider"
 	case fault.ProviderUnavailable:
 		return "the server cannot reach " + m("issuer")
+	case fault.EntryMalformed, fault.EntryAlgorithmNotAllowed, fault.EntrySignatureInvalid:
+		if problem := e.Metadata["problem"]; problem != "" {
+			return printable.Escape(problem)
+		}
+		return "check the signature, the key and the digest of the entry"
+	case fault.EntryNotAdmitted:
+		return "sign with a certificate of this CA"
+	case fault.EntryExists:
+		return "the log has the same entry at the index " + bare("index")
+	case fault.EntryNotLogged:
+		return "nothing is wrong with the entry; try again"
 	}
 	return ""
 }
