@@ -18,7 +18,8 @@ func TestKeysPages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	block := regexp.MustCompile("(?ms)^```yaml\n(ca:\n.*?)^```$")
+	pages = append(pages, "../docs/signature-log.md")
+	block := regexp.MustCompile("(?ms)^```yaml\n((?:ca|rekor):\n.*?)^```$")
 	secrets := regexp.MustCompile(`(file|ca_cert): (?:/[\w/]+/)?([\w.-]+)`)
 	found := 0
 	for _, page := range pages {
@@ -28,10 +29,14 @@ func TestKeysPages(t *testing.T) {
 		}
 		for _, m := range block.FindAllStringSubmatch(string(text), -1) {
 			found++
-			if !strings.Contains(m[1], "  kms:\n") && !strings.Contains(m[1], "  tink:\n") {
+			if !strings.Contains(m[1], "kms:") && !strings.Contains(m[1], "  tink:\n") {
 				continue // other backends read files when the test of all pages checks their blocks
 			}
-			main := write(t, identity+secrets.ReplaceAllString(m[1], "$1: $2")+embedded, issuers)
+			before := identity
+			if strings.HasPrefix(m[1], "rekor:") {
+				before += caFile
+			}
+			main := write(t, before+secrets.ReplaceAllString(m[1], "$1: $2")+embedded, issuers)
 			names := append(secrets.FindAllStringSubmatch(m[1], -1), []string{"", "", "ca-keyset.json"})
 			for _, name := range names {
 				if err := os.WriteFile(filepath.Join(filepath.Dir(main), name[2]), []byte("x"), 0o600); err != nil {

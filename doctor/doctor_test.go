@@ -188,11 +188,11 @@ func TestHealthy(t *testing.T) {
 			}
 		}
 	}
-	check("before the first start", "running CA", "whole path", "shared store")
+	check("before the first start", "running CA", "whole path", "shared store", "signature")
 	l.text += fmt.Sprintf("shared: {valkey: {addresses: [%q]}}\n", miniredis.RunT(t).Addr())
 	l.options.Trial = true
-	check("before the first start", "running CA")
-	check("after a trial", "running CA")
+	check("before the first start", "running CA", "signature")
+	check("after a trial", "running CA", "signature")
 	if l.log.Calls() < 2 {
 		t.Errorf("%d submissions", l.log.Calls())
 	}
@@ -204,7 +204,7 @@ func TestHealthy(t *testing.T) {
 		Ready: true, Dependencies: map[string]server.Dependency{"ca": {OK: true}},
 		Config: &server.InForce{Generation: 1, Digest: digest},
 	}, &canary.Run{OK: true, SCTs: 1})
-	check("beside a CA")
+	check("beside a CA", "signature")
 }
 
 // brokenSetups are set-ups with one thing wrong, and the rows that must say so. No other row may have a problem or a
@@ -353,11 +353,14 @@ var brokenSetups = []struct {
 	{name: "the TLS certificate has another name", do: func(l *lab) {
 		l.text += "publish: {url: \"https://ca.example.com\"}\n"
 	}, row: "TLS", state: doctor.Warning, cause: "not for ca.example.com"},
-	{name: "another process has the log of signatures", do: func(l *lab) {
-		l.must(os.Mkdir(filepath.Join(l.dir, "rekor"), 0o700))
-		l.text += "rekor: {dir: rekor, origin: 127.0.0.1}\n"
-		l.lock("rekor/lock")
-	}, row: "log of signatures", cause: "locked by another process", fix: "stop the process"},
+	{
+		name: "another process has the log of signatures", do: func(l *lab) {
+			l.must(os.Mkdir(filepath.Join(l.dir, "rekor"), 0o700))
+			l.text += "rekor: {dir: rekor, origin: 127.0.0.1}\n"
+			l.lock("rekor/lock")
+		}, row: "log of signatures", cause: "locked by another process", fix: "stop the process",
+		also: []string{"log rekor"},
+	}, // it has no entries yet
 	{name: "the timestamp authority has another key", do: func(l *lab) {
 		l.timestamps("{file: {chain: tsa.pem, key: key.pem}}")
 	}, row: "timestamps", cause: "the key is not that of the first certificate", fix: "belong together"},
