@@ -34,28 +34,24 @@ func TestWalkthroughs(t *testing.T) {
 	}
 }
 
-// TestPages runs the lines of README.md and of docs/getting-started.md, those with cosign and a timestamp authority
-// included. A YAML block that begins with the name of a file is that file.
+// TestPages runs the lines of README.md and of docs/getting-started.md, those with cosign included. A YAML block that
+// begins with the name of a file is that file.
 func TestPages(t *testing.T) {
 	t.Parallel()
 	for _, page := range []string{"../README.md", "../docs/getting-started.md"} {
 		t.Run(filepath.Base(page), func(t *testing.T) {
 			t.Parallel()
 			l := lab.New(t)
-			if strings.HasSuffix(page, "getting-started.md") {
-				l.ReserveTimestampServer()
-			}
 			text, err := os.ReadFile(page)
 			if err != nil {
 				t.Fatal(err)
 			}
 			var change []string
-			for _, port := range []string{"5555", "5556", "6555", "6554", "6112", "6557"} {
+			for _, port := range []string{"5555", "5556", "6555", "6112"} {
 				change = append(change, "127.0.0.1:"+port, l.Address())
 			}
 			dev := "mayfly dev --http " + change[1] + " --idp " + change[3] + " --grpc off --admin off > "
-			_, tsa, _ := strings.Cut(change[11], ":")
-			change = append(change, "mayfly dev > ", dev, "--port 6557", "--port "+tsa, "bin/mayfly", "mayfly")
+			change = append(change, "mayfly dev > ", dev, "bin/mayfly", "mayfly")
 			script := "set -eu\ntrap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT\n"
 			if strings.HasSuffix(page, "README.md") { // "make dev" in another terminal
 				script += dev + "dev.out 2> dev.err &\nuntil grep -q 'Ctrl-C stops' dev.out; do sleep 1; done\n"

@@ -408,7 +408,7 @@ func TestDocumentedLines(t *testing.T) {
 func docPorts(t *testing.T) []string {
 	t.Helper()
 	var out []string
-	for _, port := range []string{"5555", "5556", "6555", "6554", "6112", "6557"} {
+	for _, port := range []string{"5555", "5556", "6555", "6112", "6557"} {
 		out = append(out, "127.0.0.1:"+port, process.FreeAddress(t))
 	}
 	dev := func(i int) string { return out[2*i+1] }
