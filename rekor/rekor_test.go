@@ -545,7 +545,8 @@ func TestAnswerJSON(t *testing.T) {
 // FuzzRequest: whatever a client sends, what is logged is in canonical form, and verifies.
 func FuzzRequest(f *testing.F) {
 	for _, in := range []*pb.CreateEntryRequest{
-		{}, ofHashed(p256().hashed(f, "artifact")), ofDSSE(p256().dsse(f, "payload")),
+		{},
+		ofHashed(p256().hashed(f, "artifact")), ofDSSE(p256().dsse(f, "payload")),
 		ofHashed(request{key: pki.NewKey(pki.Ed25519), details: v1.PublicKeyDetails_PKIX_ED25519_PH}.hashed(f, "x")),
 	} {
 		text, err := protojson.Marshal(in)

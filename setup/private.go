@@ -83,7 +83,7 @@ func (p *Plan) publish(ctx context.Context, configFile string) error {
 	if err != nil {
 		return err
 	}
-	both, err := trust.TrustConfig(root, signing)
+	both, err := trust.ClientConfig(root, signing)
 	if err != nil {
 		return err
 	}

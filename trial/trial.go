@@ -220,7 +220,7 @@ func (s *signing) post(ctx context.Context, url string, body []byte) ([]byte, er
 	if err != nil {
 		return nil, err
 	}
-	defer resp.Body.Close()
+	defer resp.Body.Close() //nolint:errcheck // read to the end or not used
 	answer, err := httpclient.ReadBody(resp, maxAnswer)
 	if err != nil {
 		return nil, err

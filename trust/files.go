@@ -17,8 +17,8 @@ const (
 
 const configMediaType = "application/vnd.dev.sigstore.clienttrustconfig.v0.1+json"
 
-// TrustConfig returns trust_config.json with the content of the two other files.
-func TrustConfig(root, signing []byte) ([]byte, error) {
+// ClientConfig returns trust_config.json with the content of the two other files.
+func ClientConfig(root, signing []byte) ([]byte, error) {
 	data, err := json.MarshalIndent(struct {
 		MediaType     string          `json:"mediaType"`
 		SigningConfig json.RawMessage `json:"signingConfig"`
@@ -37,7 +37,7 @@ func WriteFiles(dir string, m Material, s Services) error {
 	if err != nil {
 		return err
 	}
-	config, err := TrustConfig(root, signing)
+	config, err := ClientConfig(root, signing)
 	if err != nil {
 		return err
 	}

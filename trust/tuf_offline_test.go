@@ -345,7 +345,7 @@ func TestSite(t *testing.T) {
 	var s trust.Site
 	web := httptest.NewServer(http.StripPrefix("/tuf", &s))
 	t.Cleanup(web.Close)
-	get := func(method, name string, status int) (*http.Response, string) {
+	get := func(method, name string, status int) (http.Header, string) {
 		t.Helper()
 		request, err := http.NewRequestWithContext(t.Context(), method, web.URL+"/tuf/"+name, http.NoBody)
 		if err != nil {
@@ -355,27 +355,27 @@ func TestSite(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer response.Body.Close()
+		defer response.Body.Close() //nolint:errcheck // read to the end
 		body, err := io.ReadAll(response.Body)
 		if err != nil || response.StatusCode != status {
 			t.Errorf("%s %s: %s, %v", method, name, response.Status, err)
 		}
-		return response, string(body)
+		return response.Header, string(body)
 	}
 	get("GET", "timestamp.json", http.StatusServiceUnavailable)
 	s.Set(map[string][]byte{"timestamp.json": []byte("1"), "1.snapshot.json": []byte("old")})
 	s.Set(map[string][]byte{"timestamp.json": []byte("2"), "2.snapshot.json": []byte("new"), "1.root.json": []byte("r")})
 	s.Set(map[string][]byte{"timestamp.json": []byte("2"), "2.snapshot.json": []byte("new"), "1.root.json": []byte("r")})
-	if r, body := get("GET", "timestamp.json", http.StatusOK); body != "2" ||
-		r.Header.Get("Cache-Control") != "no-cache" || r.Header.Get("Content-Type") != "application/json" {
-		t.Errorf("%q, %v", body, r.Header)
+	if header, body := get("GET", "timestamp.json", http.StatusOK); body != "2" ||
+		header.Get("Cache-Control") != "no-cache" || header.Get("Content-Type") != "application/json" {
+		t.Errorf("%q, %v", body, header)
 	}
-	if r, body := get("GET", "1.snapshot.json", http.StatusOK); body != "old" ||
-		!strings.Contains(r.Header.Get("Cache-Control"), "immutable") {
-		t.Errorf("%q, %v", body, r.Header)
+	if header, body := get("GET", "1.snapshot.json", http.StatusOK); body != "old" ||
+		!strings.Contains(header.Get("Cache-Control"), "immutable") {
+		t.Errorf("%q, %v", body, header)
 	}
-	if r, _ := get("GET", "2.root.json", http.StatusNotFound); r.Header.Get("Cache-Control") != "no-store" {
-		t.Errorf("%v", r.Header)
+	if header, _ := get("GET", "2.root.json", http.StatusNotFound); header.Get("Cache-Control") != "no-store" {
+		t.Errorf("%v", header)
 	}
 	get("HEAD", "1.root.json", http.StatusOK)
 	get("POST", "timestamp.json", http.StatusMethodNotAllowed)
@@ -463,7 +463,9 @@ func TestTUFKeyTargets(t *testing.T) {
 			Signed struct {
 				Version int
 				Targets map[string]struct {
-					Custom struct{ Sigstore struct{ Usage, Status string } }
+					Custom struct {
+						Sigstore struct{ Usage, Status string }
+					}
 				}
 			}
 		}

@@ -74,8 +74,10 @@ func (i *initialised) trust(dir string) string {
 
 // request requests a certificate and verifies it with a trusted root.
 func (i *initialised) request(out, trustedRoot string) error {
-	args := []string{"request", "--url", "http://" + i.http, "--token-file", i.token, "--out", out,
-		"--trusted-root", trustedRoot}
+	args := []string{
+		"request", "--url", "http://" + i.http, "--token-file", i.token, "--out", out,
+		"--trusted-root", trustedRoot,
+	}
 	var text, errs bytes.Buffer
 	if status := run(context.Background(), args, cli.Streams{In: strings.NewReader(""), Out: &text, Err: &errs}); status != 0 {
 		return errors.New(errs.String())

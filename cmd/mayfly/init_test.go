@@ -108,7 +108,6 @@ func TestInitRefused(t *testing.T) {
 // and verifies with the trusted root that the TUF repository gives a client. After the offline keys are moved away, the
 // server is as ready as before.
 func TestInitPrivateSigstore(t *testing.T) {
-
 	provider := idp.New(t, idp.Options{})
 	dir := filepath.Join(t.TempDir(), "sigstore")
 	http, admin := process.FreeAddress(t), process.FreeAddress(t)

@@ -127,7 +127,7 @@ func (t Table) CheckKey() error {
 // withoutChain passes on each error that is not about the setting of the chain.
 func withoutChain(err error, each func(error)) {
 	var s *fault.Setting
-	switch all := err.(type) {
+	switch all := err.(type) { //nolint:errorlint // it walks the tree of errors
 	case nil:
 	case interface{ Unwrap() []error }:
 		for _, one := range all.Unwrap() {
