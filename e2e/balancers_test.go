@@ -282,7 +282,7 @@ func TestBalancers(t *testing.T) {
 				t.Errorf("%d servers have had requests", n)
 			}
 			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url+"/api/v2/signingCert",
-				strings.NewReader(strings.Repeat("x", 70000)))
+				strings.NewReader(strings.Repeat("x", 66000))) // the server reads a small remainder, so that no write fails
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -293,7 +293,7 @@ func TestBalancers(t *testing.T) {
 			_, _ = io.Copy(io.Discard, res.Body)
 			res.Body.Close()
 			if res.StatusCode != http.StatusRequestEntityTooLarge {
-				t.Errorf("a body of 70,000 bytes: %s", res.Status)
+				t.Errorf("a body of 66,000 bytes: %s", res.Status)
 			}
 			c.fail(s, rest, grpc)
 		})

@@ -26,6 +26,7 @@ import (
 	"github.com/mayfly-ca/mayfly/loglist"
 	"github.com/mayfly-ca/mayfly/monitor"
 	"github.com/mayfly-ca/mayfly/tbs"
+	"github.com/mayfly-ca/mayfly/testkit/collected"
 	"github.com/mayfly-ca/mayfly/testkit/ct"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 	"github.com/mayfly-ca/mayfly/testkit/signlog"
@@ -354,6 +355,12 @@ func FuzzParseQuery(f *testing.F) {
 			t.Errorf("%+v: %v, %+v", q, err, again)
 		}
 	})
+}
+
+// F10: every metric is served.
+func TestMetrics(t *testing.T) {
+	t.Parallel()
+	collected.All(t, "metrics.go", newLab(t).open().Collectors())
 }
 
 // The page answers in JSON, with an error that says what to do, and takes only GET.

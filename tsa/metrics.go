@@ -72,7 +72,7 @@ func newMetrics(a *Authority) *metrics {
 }
 
 func (m *metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.requests, m.seconds, m.stopped}
+	return []prometheus.Collector{m.requests, m.seconds, m.stopped, m.queries, m.offset, m.confirmed}
 }
 
 func (m *metrics) count(r result, took time.Duration) {
