@@ -154,9 +154,11 @@ func TestRefuses(t *testing.T) {
 			queryType, query(t, timestamp.RequestOptions{Hash: crypto.SHA1}), http.StatusBadRequest,
 			"is not sha256, sha384 or sha512",
 		},
-		"other policy": {queryType, query(t,
-			timestamp.RequestOptions{Hash: crypto.SHA256, TSAPolicyOID: []int{1, 2, 3}}), http.StatusBadRequest,
-			"the only policy is 1.3.6.1.4.1.57264.2"},
+		"other policy": {
+			queryType, query(t,
+				timestamp.RequestOptions{Hash: crypto.SHA256, TSAPolicyOID: []int{1, 2, 3}}), http.StatusBadRequest,
+			"the only policy is 1.3.6.1.4.1.57264.2",
+		},
 		"extension": {queryType, extended, http.StatusBadRequest, "no extension is supported"},
 	} {
 		code, reply := post(t, url, c.kind, c.body)
