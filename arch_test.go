@@ -54,12 +54,13 @@ var layers = map[string][]string{
 	"ceremony":       {"ca", "ca/signer", "ca/signer/backends", "fault", "tbs", "tsa"},
 	"tsa":            {"ca/signer/remote", "fault"}, // the timestamp authority; a call of a remote key has a context
 	"ctlog":          {"fault", "loglist", "tbs"},
-	"ctlog/embedded": {"monitor", "tbs", "tlog"},                             // the CT log in this process
-	"tlog":           {"monitor", "fault", "loglist"},                        // the parser of checkpoints
-	"ctlog/remote":   {"ctlog", "monitor", "fault", "loglist", "tbs"},        // a tree head proves a log's key
-	"monitor":        {"fault", "loglist", "tbs"},                            // reads and checks logs, as an auditor does
-	"find":           {"fault", "identity", "monitor", "rekor/entry", "tbs"}, // an index of the logs
-	"rekor/entry":    {},                                                     // reads entries of a log of signatures
+	"ctlog/embedded": {"monitor", "tbs", "tlog"},                      // the CT log in this process
+	"tlog":           {"monitor", "fault", "loglist"},                 // the parser of checkpoints
+	"ctlog/remote":   {"ctlog", "monitor", "fault", "loglist", "tbs"}, // a tree head proves a log's key
+	// reads and checks logs, as an auditor does
+	"monitor":     {"fault", "loglist", "tbs"},
+	"find":        {"fault", "identity", "monitor", "rekor/entry", "tbs"}, // an index of the logs
+	"rekor/entry": {},                                                     // reads entries of a log of signatures
 	// a Rekor v2 log over a log of bytes; identity: the journal has the identity of a certificate
 	"rekor":        {"fault", "identity", "journal", "rekor/entry"},
 	"trial":        {"client", "trust"}, // one signature with every service, as clients make it
@@ -114,7 +115,8 @@ var layers = map[string][]string{
 		"server/servertls", "server/shared", "server/uses", "tracing", "trust", "loglist", "tbs", "tlog", "tsa",
 		"fault",
 		"canary", "rekor",
-		"client", // a rotation asks the running CA for its trust bundle; its certificates may be logged by package rekor
+		// a rotation asks the running CA for its trust bundle; its certificates may be logged by package rekor
+		"client",
 	},
 	"dev": {"node", "ca", "config", "server", "trial", "trust", "tsa", "dev/idp", "fault"},
 

@@ -1,7 +1,7 @@
 // Package backup copies an instance into one archive while the instance runs, and restores an instance from an archive.
 //
-// An archive is a tar stream (POSIX.1-2001, pax): the files of the instance, then SHA256SUMS with the digest of each, then
-// manifest.json. It has the configuration, every file and directory that the configuration names, the logs and the
+// An archive is a tar stream (POSIX.1-2001, pax): the files of the instance, then SHA256SUMS with the digest of each,
+// then manifest.json. It has the configuration, every file and directory that the configuration names, the logs and the
 // journal. It does not have secrets from environment variables, and not the uses of tokens.
 //
 // Each log in an archive is one state of the log, and the journal one state of the journal. The journal MUST be copied
@@ -98,8 +98,8 @@ type Options struct {
 // ErrRunning is the error of a final archive of an instance that runs.
 var ErrRunning = errors.New("a server runs with this configuration; stop it first")
 
-// Write writes an archive of the instance to w. With [Options.Final], the caller MUST make the archive durable before it
-// calls the returned function, which marks the originals of the logs, or releases them if its argument is false. The
+// Write writes an archive of the instance to w. With [Options.Final], the caller MUST make the archive durable before
+// it calls the returned function, which marks the originals of the logs, or releases them if its argument is false. The
 // function is never nil.
 func Write(ctx context.Context, w io.Writer, o Options) (m *Manifest, finish func(done bool) error, err error) {
 	if o.Now == nil {
@@ -261,7 +261,8 @@ func (b *writer) files(context.Context) error {
 }
 
 // usesFile is the file with the uses of tokens, in state_dir. A restored instance must not have it: a token that was
-// used after the copy would be accepted again. Without the file, tokens that were issued before the first start are not.
+// used after the copy would be accepted again. Without the file, tokens that were issued before the first start are
+// not.
 const usesFile = "token-uses"
 
 // directories writes the directories that the configuration names, except those of the logs.
@@ -317,7 +318,10 @@ func (b *writer) tree(ctx context.Context, dir string, state bool) error {
 			return err
 		}
 		for i, f := range before {
-			if err := b.put(original{f.path, f.mode, f.changed, int64(len(contents[i])), bytes.NewReader(contents[i])}); err != nil {
+			if err := b.put(original{
+				f.path, f.mode, f.changed, int64(len(contents[i])),
+				bytes.NewReader(contents[i]),
+			}); err != nil {
 				return err
 			}
 		}
@@ -349,7 +353,8 @@ func (b *writer) list(dir string, state bool) (out []found, err error) {
 		case e.IsDir():
 			return nil
 		case state && filepath.Dir(at) == dir && strings.HasPrefix(e.Name(), usesFile),
-			strings.HasSuffix(e.Name(), "lock"), strings.HasPrefix(e.Name(), ".") && strings.Contains(e.Name(), ".new-"):
+			strings.HasSuffix(e.Name(), "lock"),
+			strings.HasPrefix(e.Name(), ".") && strings.Contains(e.Name(), ".new-"):
 			return nil
 		case !e.Type().IsRegular():
 			if text := at + ": it is not a regular file"; !slices.Contains(b.manifest.Omitted, text) {

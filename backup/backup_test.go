@@ -168,7 +168,8 @@ func TestRestoreBelow(t *testing.T) {
 	t.Parallel()
 	dir, config := instance(t)
 	data, _ := archive(t, backup.Options{Path: config})
-	r, err := backup.Restore(t.Context(), bytes.NewReader(data), backup.RestoreOptions{Dir: filepath.Join(dir, "trial")})
+	r, err := backup.Restore(t.Context(), bytes.NewReader(data),
+		backup.RestoreOptions{Dir: filepath.Join(dir, "trial")})
 	if err != nil || len(r.Unverified) > 0 {
 		t.Errorf("%+v, %v", r, err)
 	}
@@ -239,7 +240,8 @@ func edited(t *testing.T, data []byte, edit func(name string, data []byte) []byt
 			old = fmt.Sprintf("%x", sha256.Sum256(content))
 			content = sums.Bytes()
 		case h.Name == "manifest.json":
-			content = edit(h.Name, bytes.Replace(content, []byte(old), fmt.Appendf(nil, "%x", sha256.Sum256(sums.Bytes())), 1))
+			content = edit(h.Name, bytes.Replace(content, []byte(old),
+				fmt.Appendf(nil, "%x", sha256.Sum256(sums.Bytes())), 1))
 		default:
 			content = edit(h.Name, content)
 			if content == nil {
@@ -297,17 +299,42 @@ func TestDamaged(t *testing.T) {
 			}
 			return d
 		}), "ct.embedded"},
-		"a record of the journal": {edited(t, data, replace("instance/journal/journal.jsonl", "alice", "mallo")), "the journal is damaged"},
-		"no journal":              {edited(t, data, replace("manifest.json", `"seq": `, `"seq": 9`)), "the journal ends with record"},
-		"the configuration":       {edited(t, data, replace("instance/mayfly.yaml", "state_dir: state", "state_dir: other")), "is not the one that manifest.json names"},
-		"a newer format":          {edited(t, data, replace("manifest.json", `"format": 1`, `"format": 2`)), "use that version"},
-		"no format":               {edited(t, data, replace("manifest.json", `"format": 1`, `"format": 0`)), "the format is missing"},
-		"a path as the name":      {edited(t, data, replace("manifest.json", `"config": "`, `"config": "../`)), "is not the name of a configuration"},
-		"a flipped bit":           {flipped(bytes.Index(data, []byte("PRIVATE KEY")) + 40), "is damaged: its SHA-256 is"},
-		"a flipped sum":           {flipped(bytes.LastIndex(data, []byte("  instance/mayfly.yaml")) - 1), "SHA256SUMS is not the file"},
-		"cut off":                 {data[:bytes.LastIndex(data, []byte("manifest.json"))], "ends too early"},
-		"empty":                   {nil, "ends too early"},
-		"not an archive":          {bytes.Repeat([]byte("text"), 1000), "invalid tar header"},
+		"a record of the journal": {
+			edited(t, data, replace("instance/journal/journal.jsonl", "alice", "mallo")),
+			"the journal is damaged",
+		},
+		"no journal": {
+			edited(t, data, replace("manifest.json", `"seq": `, `"seq": 9`)),
+			"the journal ends with record",
+		},
+		"the configuration": {
+			edited(t, data,
+				replace("instance/mayfly.yaml", "state_dir: state", "state_dir: other")),
+			"is not the one that manifest.json names",
+		},
+		"a newer format": {
+			edited(t, data, replace("manifest.json", `"format": 1`, `"format": 2`)),
+			"use that version",
+		},
+		"no format": {
+			edited(t, data, replace("manifest.json", `"format": 1`, `"format": 0`)),
+			"the format is missing",
+		},
+		"a path as the name": {
+			edited(t, data, replace("manifest.json", `"config": "`, `"config": "../`)),
+			"is not the name of a configuration",
+		},
+		"a flipped bit": {
+			flipped(bytes.Index(data, []byte("PRIVATE KEY")) + 40),
+			"is damaged: its SHA-256 is",
+		},
+		"a flipped sum": {
+			flipped(bytes.LastIndex(data, []byte("  instance/mayfly.yaml")) - 1),
+			"SHA256SUMS is not the file",
+		},
+		"cut off":        {data[:bytes.LastIndex(data, []byte("manifest.json"))], "ends too early"},
+		"empty":          {nil, "ends too early"},
+		"not an archive": {bytes.Repeat([]byte("text"), 1000), "invalid tar header"},
 	} {
 		to := filepath.Join(t.TempDir(), "restored")
 		_, err := backup.Restore(t.Context(), bytes.NewReader(row.archive), backup.RestoreOptions{Dir: to})
@@ -340,7 +367,8 @@ func hostile(h tar.Header, content string) []byte {
 func TestHostile(t *testing.T) {
 	t.Parallel()
 	for name, kind := range map[string]byte{
-		"instance/../../escape": tar.TypeReg, "../escape": tar.TypeReg, "/instance/a": tar.TypeReg, "other/a": tar.TypeReg,
+		"instance/../../escape": tar.TypeReg, "../escape": tar.TypeReg, "/instance/a": tar.TypeReg,
+		"other/a":  tar.TypeReg,
 		"instance": tar.TypeReg, "instance/./a": tar.TypeReg, "instance//a": tar.TypeReg, "manifest.json/": tar.TypeDir,
 		"instance/link": tar.TypeSymlink, "instance/hard": tar.TypeLink, "instance/fifo": tar.TypeFifo,
 		"instance/.elsewhere/a": tar.TypeReg, "elsewhere/../a": tar.TypeReg,
@@ -359,8 +387,8 @@ func TestHostile(t *testing.T) {
 	}
 }
 
-// FuzzRestore feeds archives: whatever they have, Restore writes nothing outside its directory, and nothing remains after
-// an error.
+// FuzzRestore feeds archives: whatever they have, Restore writes nothing outside its directory, and nothing remains
+// after an error.
 func FuzzRestore(f *testing.F) {
 	f.Add(hostile(tar.Header{Name: "instance/mayfly.yaml", Typeflag: tar.TypeReg}, "ca: {}\n"))
 	f.Add(hostile(tar.Header{Name: "manifest.json", Typeflag: tar.TypeReg}, `{"format":1,"config":"mayfly.yaml"}`))
@@ -387,12 +415,14 @@ func TestFinal(t *testing.T) {
 	log, err := embedded.OpenStore(t.Context(), c, tlog.Options{})
 	must(t, err)
 	var out bytes.Buffer
-	if _, _, err := backup.Write(t.Context(), &out, backup.Options{Path: config, Final: true}); !errors.Is(err, backup.ErrRunning) {
+	if _, _, err := backup.Write(t.Context(), &out, backup.Options{Path: config, Final: true}); !errors.Is(err,
+		backup.ErrRunning) {
 		t.Errorf("a running server: %v", err)
 	}
 	must(t, log.Close(t.Context()))
 	j := records.Open(t, journal.Config{File: filepath.Join(dir, "journal", "journal.jsonl")}, journal.Options{})
-	if _, _, err := backup.Write(t.Context(), &out, backup.Options{Path: config, Final: true}); !errors.Is(err, backup.ErrRunning) {
+	if _, _, err := backup.Write(t.Context(), &out, backup.Options{Path: config, Final: true}); !errors.Is(err,
+		backup.ErrRunning) {
 		t.Errorf("a journal in use: %v", err)
 	}
 	must(t, j.Close(t.Context(), 0))
@@ -439,7 +469,8 @@ func TestUnchanged(t *testing.T) {
 	data, _ := archive(t, backup.Options{Path: config})
 	for _, unchanged := range []bool{false, true} {
 		to := filepath.Join(t.TempDir(), "restored")
-		_, err := backup.Restore(t.Context(), bytes.NewReader(data), backup.RestoreOptions{Dir: to, Unchanged: unchanged})
+		_, err := backup.Restore(t.Context(), bytes.NewReader(data),
+			backup.RestoreOptions{Dir: to, Unchanged: unchanged})
 		must(t, err)
 		log, err := embedded.OpenStore(t.Context(), embedded.Config{
 			Dir: filepath.Join(to, "log"), Origin: "ca.example.com/ct",

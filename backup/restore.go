@@ -65,8 +65,9 @@ func Restore(ctx context.Context, r io.Reader, o RestoreOptions) (_ *Restored, e
 		return nil, err
 	}
 	if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
-		return nil, fmt.Errorf("%s is not empty (it has %s); existing files are never overwritten: name a new directory",
-			o.Dir, entries[0].Name())
+		return nil,
+			fmt.Errorf("%s is not empty (it has %s); existing files are never overwritten: name a new directory",
+				o.Dir, entries[0].Name())
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -285,7 +286,8 @@ func (x *reader) placeElsewhere() error {
 		case err != nil:
 			return err
 		case sumOf(have) != x.sums[name]:
-			return fmt.Errorf("%s exists and differs from the file in the backup; existing files are never overwritten: "+
+			return fmt.Errorf("%s exists and differs from the file in the backup; existing files "+
+				"are never overwritten: "+
 				"move it away, or restore on another machine", to)
 		}
 	}
@@ -370,7 +372,8 @@ func (x *reader) verify(ctx context.Context) (unverified []string, err error) {
 	case len(damage) > 0:
 		return nil, fmt.Errorf("the journal is damaged: %s", damage[0])
 	case summary.Last < x.manifest.Journal.Seq:
-		return nil, fmt.Errorf("the journal ends with record %d, and the archive was written after record %d", summary.Last,
+		return nil, fmt.Errorf("the journal ends with record %d, and the archive was written after record %d",
+			summary.Last,
 			x.manifest.Journal.Seq)
 	}
 	return nil, nil

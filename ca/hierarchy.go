@@ -79,7 +79,10 @@ func NewHierarchy(o HierarchyOptions) (*Hierarchy, error) {
 func (o HierarchyOptions) timestamping(from time.Time) *x509.Certificate {
 	usage := []byte("\x30\x0a\x06\x08\x2b\x06\x01\x05\x05\x07\x03\x08") // id-kp-timeStamping
 	return &x509.Certificate{
-		Subject:   pkix.Name{Organization: []string{o.Organization}, CommonName: o.Organization + " timestamp authority"},
+		Subject: pkix.Name{
+			Organization: []string{o.Organization},
+			CommonName:   o.Organization + " timestamp authority",
+		},
 		NotBefore: from, NotAfter: from.Add(rootLife), KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtraExtensions: []pkix.Extension{{
 			Id: asn1.ObjectIdentifier{2, 5, 29, 37}, Critical: true, Value: usage,

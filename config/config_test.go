@@ -140,7 +140,8 @@ func TestRefuses(t *testing.T) {
 			"mayfly.yaml:", "serve and update apply only to dir",
 		},
 		"a log without its key": {
-			identity + caFile + embedded + "publish: {rekor: [{url: https://x}]}\n", issuers, "mayfly.yaml:7:", "public_key",
+			identity + caFile + embedded + "publish: {rekor: [{url: https://x}]}\n", issuers,
+			"mayfly.yaml:7:", "public_key",
 		},
 		"a log over http": {
 			identity + caFile + embedded + "publish: {rekor: [{url: http://x, public_key: chain.pem}]}\n", issuers,
@@ -150,7 +151,8 @@ func TestRefuses(t *testing.T) {
 			identity + caFile + embedded + "publish: {tsa: [{url: https://x}]}\n", issuers, "mayfly.yaml:7:", "chain",
 		},
 		"an authority that ends before it begins": {
-			identity + caFile + embedded + "publish: {tsa: [{url: https://x, chain: chain.pem, not_before: 2026-02-01, " +
+			identity + caFile + embedded +
+				"publish: {tsa: [{url: https://x, chain: chain.pem, not_before: 2026-02-01, " +
 				"not_after: 2026-01-01}]}\n", issuers, "mayfly.yaml:7:", "not_after is not after not_before",
 		},
 		"two backends": {

@@ -87,13 +87,15 @@ func TestNumbers(t *testing.T) {
 		},
 		"tsa.accuracy": {base + embedded + "tsa: {" + key + ", accuracy: ", "}\n", warned, "2s", false},
 		"tsa.clock.max_offset": {
-			base + embedded + "tsa: {" + key + ", clock: {servers: [\"ntp://a\"], max_offset: ", "}}\n", warned, "1s", false,
+			base + embedded + "tsa: {" + key + ", clock: {servers: [\"ntp://a\"], max_offset: ", "}}\n",
+			warned, "1s", false,
 		},
 		"tsa.clock.every": {
 			base + embedded + "tsa: {" + key + ", clock: {servers: [\"ntp://a\"], every: ", "}}\n", warned, "5m", false,
 		},
 		"tsa.clock.max_age": {
-			base + embedded + "tsa: {" + key + ", clock: {servers: [\"ntp://a\"], max_age: ", "}}\n", warned, "5m", false,
+			base + embedded + "tsa: {" + key + ", clock: {servers: [\"ntp://a\"], max_age: ", "}}\n",
+			warned, "5m", false,
 		},
 		"audit.reconcile.lag": {
 			base + embedded + "audit: {file: x, reconcile: {lag: ", "}}\n",

@@ -115,9 +115,9 @@ type PublishTUF struct {
 	// Serve serves the repository to clients at /tuf/, below publish.url. The files are served from memory as they were
 	// verified, so that a change of the directory by others reaches no client.
 	Serve bool `yaml:"serve"`
-	// Update publishes the trusted root and the signing configuration whenever a chain, a log or another service of this
-	// configuration changes. If dir does not have the key of targets, the CA writes DIR/request.json for the holder of the
-	// key (mayfly trust tuf sign), and publishes DIR/signed.json. Default: the value of serve.
+	// Update publishes the trusted root and the signing configuration whenever a chain, a log or another service of
+	// this configuration changes. If dir does not have the key of targets, the CA writes DIR/request.json for the
+	// holder of the key (mayfly trust tuf sign), and publishes DIR/signed.json. Default: the value of serve.
 	Update *bool `yaml:"update"`
 	// URL is where verifiers fetch the repository: https, or http on loopback.
 	URL string `yaml:"url"`

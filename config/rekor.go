@@ -29,8 +29,8 @@ type Rekor struct {
 	// certificate. Default: own.
 	Admit string `yaml:"admit"`
 	// V1 serves the write API of Rekor v1 too, for clients that know no other one: gitsign, npm, sigstore-rs,
-	// sigstore-ruby. The entries are in the same log. Its key must be ECDSA P-256, and the time in an answer is the time
-	// of this machine.
+	// sigstore-ruby. The entries are in the same log. Its key must be ECDSA P-256, and the time in an answer is the
+	// time of this machine.
 	V1 bool `yaml:"v1"`
 	// Rotate is how often a new shard with a new key becomes active: yearly, quarterly or monthly, at 00:00 UTC of the
 	// first day. When omitted: only by "mayfly log rotate".
@@ -74,7 +74,8 @@ func (c *Config) RekorLog(keys ...crypto.Signer) tlog.Config {
 		origin = u.Hostname()
 	}
 	return tlog.Config{
-		Kind: tlog.Rekor, Dir: r.Dir, Origin: origin, Keys: keys, Rotate: r.Rotate, Lead: r.Lead, Witnesses: r.Witnesses,
+		Kind: tlog.Rekor, Dir: r.Dir, Origin: origin, Keys: keys, Rotate: r.Rotate, Lead: r.Lead,
+		Witnesses:     r.Witnesses,
 		WitnessPolicy: r.WitnessPolicy,
 	}
 }
@@ -112,7 +113,8 @@ func (c *Config) warnRekor() *fault.Setting {
 	u, err := url.Parse(c.PublicURL())
 	if origin := c.RekorLog().Origin; err == nil && !strings.EqualFold(u.Hostname(), origin) {
 		return fault.BadSetting("clients compute the name of the log from the URL, and "+strconv.Quote(u.Hostname())+
-			" is not "+strconv.Quote(origin)+": they refuse every entry", "write the host name of the URL that clients use",
+			" is not "+strconv.Quote(origin)+": they refuse every entry",
+			"write the host name of the URL that clients use",
 			"rekor", "origin")
 	}
 	return nil

@@ -27,16 +27,19 @@ func TestRekor(t *testing.T) {
 		"{dir: r, origin: log.example.com, key: {file: {key: key.pem}}, rotate: yearly}": "rekor.rotate: each shard needs a key",
 		"{dir: r, origin: log.example.com, next_keys: [{file: {key: key.pem}}]}":         "rekor.next_keys: next_keys is set, but key is not",
 	} {
-		_, warnings, err := config.Load(write(t, "publish: {url: \"https://log.example.com:8443\"}\n"+identity+caFile+embedded+
-			"rekor: "+text+"\n", issuers))
-		if got := fmt.Sprint(err); err == nil && want != "" || err != nil && (want == "" || !strings.Contains(got, want)) {
+		_, warnings, err := config.Load(write(t,
+			"publish: {url: \"https://log.example.com:8443\"}\n"+identity+caFile+embedded+
+				"rekor: "+text+"\n", issuers))
+		if got := fmt.Sprint(err); err == nil && want != "" ||
+			err != nil && (want == "" || !strings.Contains(got, want)) {
 			t.Errorf("%s: %v", text, err)
 		}
 		if err == nil && strings.Contains(fmt.Sprint(warnings), "rekor.origin") {
 			t.Errorf("%s: %v", text, warnings)
 		}
 	}
-	_, warnings, err := config.Load(write(t, identity+caFile+embedded+"rekor: {dir: r, origin: log.example.com}\n", issuers))
+	_, warnings, err := config.Load(write(t, identity+caFile+embedded+
+		"rekor: {dir: r, origin: log.example.com}\n", issuers))
 	if err != nil || !strings.Contains(fmt.Sprint(warnings), "rekor.origin: clients compute the name") {
 		t.Errorf("%v, %v", warnings, err)
 	}

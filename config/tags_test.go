@@ -113,7 +113,8 @@ func TestPathTags(t *testing.T) {
 	inline := []string{ // texts of PEM and keys, names in them, and URIs of keys, not paths of files
 		"ca.kms.key",
 		"ca.pkcs11.key",
-		"ct.embedded.witnesses[].public_key", "rekor.witnesses[].public_key", "oidc-issuers.NAME.ca-cert", "meta-issuers.NAME.ca-cert",
+		"ct.embedded.witnesses[].public_key", "rekor.witnesses[].public_key", "oidc-issuers.NAME.ca-cert",
+		"meta-issuers.NAME.ca-cert",
 	}
 	looksLikePath := regexp.MustCompile(`(^|[-_.])(file|dir|key|chain|bundle|certificate|trust|journals|trusted_root|ca_cert|ca-cert)$`)
 	kinds := []string{

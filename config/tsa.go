@@ -12,8 +12,8 @@ import (
 type TSA struct {
 	backends.Table `yaml:",inline"`
 	tsa.Config     `yaml:",inline"`
-	// Trust are the paths of the chains, in PEM, of former timestamp authorities of this CA: verifiers need them as long
-	// as signatures with their timestamps are to verify. When omitted: none.
+	// Trust are the paths of the chains, in PEM, of former timestamp authorities of this CA: verifiers need them as
+	// long as signatures with their timestamps are to verify. When omitted: none.
 	Trust []string `yaml:"trust" path:"read"`
 }
 

@@ -33,7 +33,8 @@ func (b banner) print(w io.Writer) error {
 	if b.state.fresh {
 		fmt.Fprintf(&s, "New private Sigstore in %s.\n", b.flags.Dir)
 	} else {
-		fmt.Fprintf(&s, "Using the private Sigstore of %s in %s.\n", b.state.Created.Local().Format("2006-01-02 15:04"), b.flags.Dir)
+		fmt.Fprintf(&s, "Using the private Sigstore of %s in %s.\n",
+			b.state.Created.Local().Format("2006-01-02 15:04"), b.flags.Dir)
 	}
 
 	fmt.Fprintf(&s, "\n%s\n", st.Bold("Addresses"))
@@ -149,10 +150,11 @@ func (b banner) clients(s *strings.Builder, st terminal.Style, url string) {
 		" hello.txt")
 	line("model-signing", python+"model_signing sign sigstore --trust_config "+config+
 		" --identity_token \"$TOKEN\" --signature model.sig .")
-	line("sigstore-js, with the package that npm uses", "npm install --no-save sigstore && "+node+"TOKEN=$TOKEN node -e '"+
-		"require(\"sigstore\").sign(fs.readFileSync(\"hello.txt\"), {fulcioURL: \""+url+"\", rekorURL: \""+url+
-		"\", tsaServerURL: \""+url+tsa.Path+"\", identityToken: process.env.TOKEN})"+
-		".then((b) => fs.writeFileSync(\"hello.npm.json\", JSON.stringify(b)))'")
+	line("sigstore-js, with the package that npm uses",
+		"npm install --no-save sigstore && "+node+"TOKEN=$TOKEN node -e '"+
+			"require(\"sigstore\").sign(fs.readFileSync(\"hello.txt\"), {fulcioURL: \""+url+"\", rekorURL: \""+url+
+			"\", tsaServerURL: \""+url+tsa.Path+"\", identityToken: process.env.TOKEN})"+
+			".then((b) => fs.writeFileSync(\"hello.npm.json\", JSON.stringify(b)))'")
 	line("gitsign", golang+"gitsign initialize --mirror "+url+"/tuf --root "+tuf+" && export "+golang+
 		"SIGSTORE_ID_TOKEN=$TOKEN GITSIGN_FULCIO_URL="+url+" GITSIGN_REKOR_URL="+url+" GITSIGN_REKOR_MODE=offline "+
 		"GITSIGN_FULCIO_ROOT="+b.file("chain.pem")+" SIGSTORE_CT_LOG_PUBLIC_KEY_FILE="+b.file("ct/log.pub.pem")+

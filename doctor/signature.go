@@ -52,7 +52,8 @@ func (e *exam) signature(ctx context.Context) []Row {
 		return append(rows, problem(signatureCheck, err.Error(), ""))
 	}
 	id := decided.Decision.Identity
-	o.TrustedRoot, o.Token, o.Identity, o.Issuer, o.Timeout = root, e.Token, id.SAN.Value, id.Extensions.Get(identity.Issuer), e.Timeout
+	o.TrustedRoot, o.Token, o.Identity, o.Issuer, o.Timeout = root, e.Token, id.SAN.Value,
+		id.Extensions.Get(identity.Issuer), e.Timeout
 	r, err := trial.Sign(ctx, o)
 	if step, failed := errors.AsType[*trial.StepError](err); failed {
 		return append(rows, problem(signatureCheck, step.Error(), fixOf(step.Step)))

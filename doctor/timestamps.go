@@ -28,8 +28,8 @@ func (e *exam) signatures(context.Context) []Row {
 	return otherwise(rows, signatureLog, "its directory can be written")
 }
 
-// timestamps checks the timestamp authority, if there is one, and asks its time servers. The trial of its key is among the checks of the
-// files.
+// timestamps checks the timestamp authority, if there is one, and asks its time servers. The trial of its key is among
+// the checks of the files.
 func (e *exam) timestamps(ctx context.Context) []Row {
 	c := e.cfg.TSA
 	if c == nil {
@@ -59,7 +59,8 @@ func (e *exam) timestamps(ctx context.Context) []Row {
 				"check its name, and that UDP to its port is allowed"))
 		case !one.Agrees:
 			rows = append(rows, warning("time server "+one.Server, "its clock differs from this machine's by "+
-				one.Offset.Round(time.Millisecond).String(), "correct the clock that is wrong, or raise tsa.clock.max_offset"))
+				one.Offset.Round(time.Millisecond).String(),
+				"correct the clock that is wrong, or raise tsa.clock.max_offset"))
 		default:
 			agreeing++
 		}

@@ -183,8 +183,8 @@ func TestAlerts(t *testing.T) {
 		OnePort: true, More: "audit: {file: journal.jsonl}\ncanary: {interval: 10s}\n" +
 			"limits: {connections: 40, connections_per_source: 30, source: {rate: 5, burst: 20}}\n",
 	})
-	// A log that does not exist and ends soon, a chain and a TLS certificate that end soon, a provider that is down, and
-	// a timestamp authority whose time server is down.
+	// A log that does not exist and ends soon, a chain and a TLS certificate that end soon, a provider that is down,
+	// and a timestamp authority whose time server is down.
 	nowhere := l.Address()
 	l.Run(lab.Command{
 		Name: "mayfly", Args: []string{"ca", "init", "--dir", "tsa", "--no-password", "--timestamping"}, Dir: l.Path(),
@@ -197,7 +197,8 @@ func TestAlerts(t *testing.T) {
 			l.LogKey("gone").Public, time.Now().Add(5*24*time.Hour).Format(time.RFC3339)),
 		Listen: fmt.Sprintf("  tls: {certificate: %s, key: %s}\n", l.Write("tls.pem", certificate),
 			l.Write("tls.key", key)),
-		More: fmt.Sprintf("canary: {interval: 10s}\nshared: {valkey: {addresses: [%q]}}\ntsa: {file: {chain: %s, key: %s}, "+
+		More: fmt.Sprintf("canary: {interval: 10s}\nshared: {valkey: {addresses: [%q]}}\ntsa: {file: "+
+			"{chain: %s, key: %s}, "+
 			"clock: {servers: [%q]}}\n", nowhere, l.Path("tsa/chain.pem"), l.Path("tsa/tsa-key.pem"), "ntp://"+nowhere),
 	})
 	p := newPrometheus(l, works, broken)

@@ -282,7 +282,8 @@ func TestBalancers(t *testing.T) {
 				t.Errorf("%d servers have had requests", n)
 			}
 			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url+"/api/v2/signingCert",
-				strings.NewReader(strings.Repeat("x", 66000))) // the server reads a small remainder, so that no write fails
+				// the server reads a small remainder, so that no write fails
+				strings.NewReader(strings.Repeat("x", 66000)))
 			if err != nil {
 				t.Fatal(err)
 			}

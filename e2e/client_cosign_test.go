@@ -89,7 +89,8 @@ func (w *environment) interactive() {
 	}
 	w.secondClients(b)
 	w.Run(lab.Command{Name: "mayfly", Args: []string{
-		"verify", b.bundle, "--trusted-root", w.trust.TrustedRoot, "--artifact", b.file, "--identity", alice, "--issuer",
+		"verify", b.bundle, "--trusted-root", w.trust.TrustedRoot, "--artifact", b.file, "--identity",
+		alice, "--issuer",
 		w.dev.Issuer,
 	}})
 	w.proven("interactive sign-in (device flow)")

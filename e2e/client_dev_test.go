@@ -50,7 +50,10 @@ func (w *environment) printed(client, dir string, programs []string, change ...s
 	w.Write("hello.txt", "hello\n")
 	line := strings.NewReplacer(change...).Replace(printedLine(w, w.banner, client))
 	w.Run(lab.Command{
-		Name: "sh", Dir: dir, Args: []string{"-euc", "PATH=" + strings.Join(append(programs, "$PATH"), ":") + "\n" + line},
+		Name: "sh", Dir: dir, Args: []string{
+			"-euc",
+			"PATH=" + strings.Join(append(programs, "$PATH"), ":") + "\n" + line,
+		},
 		Env: []string{"TOKEN=" + w.dev.Token(w.Lab, alice)},
 	})
 }
@@ -143,7 +146,8 @@ func devSigstoreGo(w *environment) {
 	w.proven("blob, also verified by cosign")
 }
 
-// javascript installs sigstore-js, and an older version of it in the folder "old", and returns the folder of the scripts.
+// javascript installs sigstore-js, and an older version of it in the folder "old", and returns the folder of the
+// scripts.
 func (w *environment) javascript() string {
 	w.Helper()
 	return w.Project("clients/js", "sh", "-c", "npm install --no-audit --no-fund --no-package-lock && "+

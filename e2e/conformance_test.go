@@ -32,10 +32,16 @@ func devConformance(w *environment) {
 		}, true},
 		{"cosign", w.cosignConformance, false},
 		{"sigstore-python", func(args ...string) lab.Command {
-			return lab.Command{Name: python + "/venv/bin/python", Args: append([]string{python + "/conformance.py"}, args...)}
+			return lab.Command{
+				Name: python + "/venv/bin/python",
+				Args: append([]string{python + "/conformance.py"}, args...),
+			}
 		}, true},
 		{"sigstore-js", func(args ...string) lab.Command {
-			return lab.Command{Name: js + "/node_modules/.bin/node", Args: append([]string{js + "/conformance.mjs"}, args...)}
+			return lab.Command{
+				Name: js + "/node_modules/.bin/node",
+				Args: append([]string{js + "/conformance.mjs"}, args...),
+			}
 		}, false},
 	}
 	artifact := w.Write("artifact.txt", "an artifact\n")
@@ -64,7 +70,8 @@ func devConformance(w *environment) {
 			}
 		}
 	}
-	w.proven("sigstore-conformance: %d clients sign and verify each other's bundles, of blobs and of statements (%d pairs)",
+	w.proven("sigstore-conformance: %d clients sign and verify each other's bundles, of blobs and of "+
+		"statements (%d pairs)",
 		len(all), verified)
 	w.refuseDamaged(all, artifact)
 }
@@ -140,10 +147,12 @@ func (w *environment) refuseDamaged(all []conformant, artifact string) {
 			part(b, "messageSignature").(map[string]any)["signature"] = part(other, "messageSignature", "signature")
 		},
 		"certificate": func(b map[string]any) {
-			part(b, "verificationMaterial").(map[string]any)["certificate"] = part(other, "verificationMaterial", "certificate")
+			part(b, "verificationMaterial").(map[string]any)["certificate"] = part(other,
+				"verificationMaterial", "certificate")
 		},
 		"log entry of another signature": func(b map[string]any) {
-			part(b, "verificationMaterial").(map[string]any)["tlogEntries"] = part(other, "verificationMaterial", "tlogEntries")
+			part(b, "verificationMaterial").(map[string]any)["tlogEntries"] = part(other,
+				"verificationMaterial", "tlogEntries")
 		},
 		"no log entry": func(b map[string]any) { part(b, "verificationMaterial").(map[string]any)["tlogEntries"] = []any{} },
 		"checkpoint": func(b map[string]any) {
@@ -153,7 +162,8 @@ func (w *environment) refuseDamaged(all []conformant, artifact string) {
 			proof["checkpoint"].(map[string]any)["envelope"] = lines[0] + "\n1" + lines[1] + "\n" + lines[2]
 		},
 		"timestamp of another signature": func(b map[string]any) {
-			part(b, "verificationMaterial").(map[string]any)["timestampVerificationData"] = part(other, "verificationMaterial", "timestampVerificationData")
+			part(b, "verificationMaterial").(map[string]any)["timestampVerificationData"] = part(other,
+				"verificationMaterial", "timestampVerificationData")
 		},
 		"no timestamp": func(b map[string]any) {
 			delete(part(b, "verificationMaterial").(map[string]any), "timestampVerificationData")

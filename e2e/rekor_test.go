@@ -46,7 +46,8 @@ func (c embeddedCase) logSignature(url, artifact string) (index, size string) {
 	if err != nil {
 		c.Fatal(err)
 	}
-	req, err := http.NewRequestWithContext(c.Context(), http.MethodPost, url+"/api/v2/log/entries", bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(c.Context(), http.MethodPost, url+"/api/v2/log/entries",
+		bytes.NewReader(body))
 	if err != nil {
 		c.Fatal(err)
 	}
@@ -67,15 +68,16 @@ func (c embeddedCase) logSignature(url, artifact string) (index, size string) {
 	return out.LogIndex, out.InclusionProof.TreeSize
 }
 
-// TestRekorMigration moves the log of signatures to a real rekor-tiles on the same files: the same key, the same origin,
-// the same entries, and a tree that extends the last checkpoint that mayfly signed.
+// TestRekorMigration moves the log of signatures to a real rekor-tiles on the same files: the same key, the same
+// origin, the same entries, and a tree that extends the last checkpoint that mayfly signed.
 func TestRekorMigration(t *testing.T) {
 	t.Parallel()
 	c := newEmbeddedCase(t)
 	ca := c.serve("  embedded: {dir: log, origin: " + embeddedOrigin + "}\n" +
 		"rekor: {dir: rekor, origin: 127.0.0.1, admit: any}\n")
 	for i := range 5 {
-		if index, _ := c.logSignature(ca.URL, fmt.Sprint("artifact ", i)); index != fmt.Sprint(i) && (i > 0 || index != "") {
+		if index, _ := c.logSignature(ca.URL, fmt.Sprint("artifact ", i)); index != fmt.Sprint(i) &&
+			(i > 0 || index != "") {
 			t.Errorf("index %q of entry %d", index, i)
 		}
 	}

@@ -153,7 +153,8 @@ func TestFind(t *testing.T) {
 		if len(seen) != many/5 || pages != 2 {
 			t.Errorf("%d entries on %d pages", len(seen), pages+1)
 		}
-		if a := search(t, x, "identity=user3@example.com&issuer="+url.QueryEscape(issuer+"1")); len(a.Entries) != many/10 {
+		if a := search(t, x, "identity=user3@example.com&issuer="+
+			url.QueryEscape(issuer+"1")); len(a.Entries) != many/10 {
 			t.Errorf("by identity and issuer: %d entries", len(a.Entries))
 		}
 		for _, none := range []string{
@@ -176,8 +177,8 @@ func TestFind(t *testing.T) {
 	}
 }
 
-// A signature is found by what was signed, and by the certificate with which it was made; the log of certificates beside
-// it has the certificate.
+// A signature is found by what was signed, and by the certificate with which it was made; the log of certificates
+// beside it has the certificate.
 func TestFindSignatures(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -198,7 +199,8 @@ func TestFindSignatures(t *testing.T) {
 	must(t, x.Update(t.Context()))
 	sum := sha256.Sum256([]byte("artifact 1"))
 	a := search(t, x, fmt.Sprintf("digest=%x", sum))
-	if len(a.Entries) != 2 || a.Entries[0].Index != 1 || a.Entries[1].Certificates[0].Identities[0] != "bob@example.com" ||
+	if len(a.Entries) != 2 || a.Entries[0].Index != 1 ||
+		a.Entries[1].Certificates[0].Identities[0] != "bob@example.com" ||
 		a.Entries[0].Digest != fmt.Sprintf("sha256:%x", sum) || a.Entries[0].Log != "rekor" {
 		t.Errorf("by digest: %+v", a.Entries)
 	}
@@ -338,7 +340,10 @@ func TestParseQuery(t *testing.T) {
 
 // A query that is accepted has one key, and is the same after its parameters were written and read again.
 func FuzzParseQuery(f *testing.F) {
-	for _, s := range []string{"digest=" + strings.Repeat("ab", 32), "serial=0:1", "identity=a&issuer=b&limit=1", "&&", "after=1.1"} {
+	for _, s := range []string{
+		"digest=" + strings.Repeat("ab", 32), "serial=0:1", "identity=a&issuer=b&limit=1",
+		"&&", "after=1.1",
+	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, query string) {
@@ -351,7 +356,8 @@ func FuzzParseQuery(f *testing.F) {
 			return
 		}
 		again, err := find.ParseQuery(q.Values())
-		if err != nil || hex.EncodeToString(q.Serial) != hex.EncodeToString(again.Serial) || q.Identity != again.Identity {
+		if err != nil || hex.EncodeToString(q.Serial) != hex.EncodeToString(again.Serial) ||
+			q.Identity != again.Identity {
 			t.Errorf("%+v: %v, %+v", q, err, again)
 		}
 	})

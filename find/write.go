@@ -31,7 +31,8 @@ func (a *Answer) Write(w io.Writer) error {
 		}
 		at := fmt.Sprintf("%s %d", e.Log, e.Index)
 		for _, c := range e.Certificates {
-			g.Add(what, strings.Join(c.Identities, ", "), e.time(c).Format(time.DateTime), orDash(e.Digest), c.Serial, at,
+			g.Add(what, strings.Join(c.Identities, ", "), e.time(c).Format(time.DateTime),
+				orDash(e.Digest), c.Serial, at,
 				orDash(c.Issuer))
 		}
 		for _, key := range e.Keys {

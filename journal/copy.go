@@ -134,7 +134,8 @@ func openWhole(path string) (openedFile, error) {
 		return openedFile{}, errors.Join(err, f.Close())
 	}
 	return openedFile{CopiedFile{
-		Name: filepath.Base(path), Mode: st.Mode().Perm(), Size: st.Size(), Content: io.NewSectionReader(f, 0, st.Size()),
+		Name: filepath.Base(path), Mode: st.Mode().Perm(), Size: st.Size(),
+		Content: io.NewSectionReader(f, 0, st.Size()),
 	}, f}, nil
 }
 
@@ -165,7 +166,9 @@ func endOf(f *os.File, h head) (int64, error) {
 			case l.seq == h.seq && l.sum == h.sum:
 				return from + int64(end), nil
 			case l.seq == h.seq:
-				return 0, fmt.Errorf("record %d differs from the one that was acknowledged; see \"mayfly audit verify\"", h.seq)
+				return 0,
+					fmt.Errorf("record %d differs from the one that was acknowledged; see \"mayfly audit verify\"",
+						h.seq)
 			case l.seq < h.seq:
 				return 0, fmt.Errorf("record %d was acknowledged and is missing; see \"mayfly audit verify\"", h.seq)
 			}

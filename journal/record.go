@@ -114,11 +114,12 @@ type SCT struct {
 
 // LogEntry is an entry of the Rekor log in a record.
 type LogEntry struct {
-	Kind   string `json:"kind"`   // such as hashedrekord
-	Digest string `json:"digest"` // that was signed: of the artifact, or of the encoding of an envelope (DSSE); sha256:…
-	Leaf   string `json:"leaf"`   // Merkle leaf hash (RFC 6962 §2.1)
-	Log    string `json:"log"`    // log ID; empty: the entry was not logged
-	Index  uint64 `json:"index"`  // of the entry, from 0
+	Kind string `json:"kind"` // such as hashedrekord
+	// that was signed: of the artifact, or of the encoding of an envelope (DSSE); sha256:…
+	Digest string `json:"digest"`
+	Leaf   string `json:"leaf"`  // Merkle leaf hash (RFC 6962 §2.1)
+	Log    string `json:"log"`   // log ID; empty: the entry was not logged
+	Index  uint64 `json:"index"` // of the entry, from 0
 }
 
 // unsigned reports whether r is about a request for which nothing was signed or logged. Any caller can cause any number

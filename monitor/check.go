@@ -46,8 +46,9 @@ type Checked struct {
 	Cosigners []string // names on the other signature lines, which are not verified
 }
 
-// Check checks a whole tiled log: the checkpoint's signature, every entry and every tile under it, and every issuer. A [Follower] stops at the first defect; Check reports all of them, and returns an error only if the check
-// cannot continue.
+// Check checks a whole tiled log: the checkpoint's signature, every entry and every tile under it, and every issuer. A
+// [Follower] stops at the first defect; Check reports all of them, and returns an error only if the check cannot
+// continue.
 //
 // Every hash is computed from the entries. Where entries cannot be read, the hashes of the tile above are used instead,
 // so that the rest of the tree is checked nevertheless.

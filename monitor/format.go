@@ -27,9 +27,9 @@ const (
 	Opaque
 )
 
-// LogID returns the ID of a log: the SHA-256 of the key's SubjectPublicKeyInfo (RFC 6962 §3.2). For an opaque log, it is
-// the SHA-256 from which the key ID of the note is cut (c2sp.org/signed-note, "Verifier keys"; Rekor v2 for keys other
-// than Ed25519).
+// LogID returns the ID of a log: the SHA-256 of the key's SubjectPublicKeyInfo (RFC 6962 §3.2). For an opaque log, it
+// is the SHA-256 from which the key ID of the note is cut (c2sp.org/signed-note, "Verifier keys"; Rekor v2 for keys
+// other than Ed25519).
 func LogID(f Format, origin string, key crypto.PublicKey) (id [32]byte, err error) {
 	if f == Certificates {
 		return loglist.ID(key)

@@ -26,7 +26,8 @@ type expiry struct {
 func (e expiry) String() string {
 	what := map[string]string{
 		"chain": "the chain", "parent": "the parent of issuing certificates", "log": "the log",
-		"tuf": "the TUF metadata of", tsaName: "the chain of the timestamp authority", "tls": "the TLS certificate of the listener",
+		"tuf": "the TUF metadata of", tsaName: "the chain of the timestamp authority",
+		"tls": "the TLS certificate of the listener",
 	}[e.kind]
 	return strings.TrimSpace(what+" "+e.name) + " ends at " + e.at.UTC().Format(time.RFC3339)
 }

@@ -30,7 +30,8 @@ func ProcessLogs(ctx context.Context, cfg *config.Config) (logs []ProcessLog, re
 	if err != nil {
 		return nil, release, cfg.Locate(err)
 	}
-	return append(logs, ProcessLog{[]string{"rekor"}, rekorConfig(cfg, keys)}), func() error { return closeKeys(keys) }, nil
+	return append(logs, ProcessLog{[]string{"rekor"}, rekorConfig(cfg, keys)}),
+		func() error { return closeKeys(keys) }, nil
 }
 
 // MakeLogs opens and closes each log in the process of the CA, so that it has a key and a checkpoint.

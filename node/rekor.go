@@ -196,8 +196,8 @@ func rekorConfig(cfg *config.Config, keys []*signer.Key) tlog.Config {
 	return out
 }
 
-// RekorLog opens the configured keys of the log of signatures, and returns the configuration of the log with them, for a
-// command that makes shards. Its errors are settings.
+// RekorLog opens the configured keys of the log of signatures, and returns the configuration of the log with them, for
+// a command that makes shards. Its errors are settings.
 func RekorLog(ctx context.Context, cfg *config.Config) (c tlog.Config, closeAll func() error, err error) {
 	keys, err := openRekorKeys(ctx, slog.New(slog.DiscardHandler), cfg)
 	if err != nil {
@@ -299,7 +299,8 @@ func (r *rekorLog) close() error {
 	}
 	var err error
 	if store := r.store.Load(); store != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second) // the caller's context has ended by now
+		// the caller's context has ended by now
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		if e := store.Close(ctx); e != nil {
 			err = fmt.Errorf("log of signatures: %w", e)

@@ -84,7 +84,8 @@ type clients struct {
 func (c clients) services(m trust.Material) trust.Services {
 	cfg, now := c.cfg, c.now
 	out := trust.Services{
-		CA: c.url, OIDC: cfg.SignInIssuer(), Operator: cfg.Publish.OperatorOrDefault(), From: firstTrusted(m.Authorities),
+		CA: c.url, OIDC: cfg.SignInIssuer(), Operator: cfg.Publish.OperatorOrDefault(),
+		From: firstTrusted(m.Authorities),
 	}
 	var stamper, log newest
 	if cfg.TSA != nil {

@@ -33,8 +33,8 @@ func exportShards(c tlog.Config, url string, from time.Time) ([]trust.Log, error
 	return out, nil
 }
 
-// exportRekor is [exportShards] for the log of signatures. The URL of the first shard is that of the write API, and stays
-// its URL when another shard is active: who reads a log finds it where it was.
+// exportRekor is [exportShards] for the log of signatures. The URL of the first shard is that of the write API, and
+// stays its URL when another shard is active: who reads a log finds it where it was.
 func exportRekor(c tlog.Config, url string, from time.Time) ([]trust.Log, error) {
 	out, err := exportShards(c, "", from)
 	for i := range out {

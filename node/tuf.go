@@ -229,7 +229,8 @@ func (n *Node) takeSigned(dir string, r *trust.Repository) error {
 		names, err = r.PublishSigned(data)
 	}
 	if err != nil {
-		return fmt.Errorf("%s is not published; sign the newest %s, or remove the file: %w", name, trust.RequestName, err)
+		return fmt.Errorf("%s is not published; sign the newest %s, or remove the file: %w", name,
+			trust.RequestName, err)
 	}
 	n.log.Info("published to the TUF repository with the signature of the offline keys", "dir", dir,
 		"files", strings.Join(names, ", "))

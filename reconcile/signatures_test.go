@@ -34,7 +34,8 @@ func TestSignatures(t *testing.T) {
 	all := func(in *reconcile.Input) {
 		in.Logs = append(in.Logs, reconcile.Log{Log: log.Open(), MergeDelay: delay})
 	}
-	if r := h.runAll(all); len(r.Findings) != 0 || len(r.Incomplete) != 0 || r.Logs[1].Matched != 6 || r.Logs[1].Read != 7 {
+	if r := h.runAll(all); len(r.Findings) != 0 || len(r.Incomplete) != 0 || r.Logs[1].Matched != 6 ||
+		r.Logs[1].Read != 7 {
 		t.Fatalf("%+v", r)
 	}
 	auditor := h.auditor()

@@ -165,7 +165,8 @@ func parseSigner(in *pb.Verifier) (signer, error) {
 	details := in.GetKeyDetails()
 	if !slices.Contains(algorithms(), details) {
 		return out, fault.New(fault.EntryAlgorithmNotAllowed, fmt.Errorf("keyDetails is %s", details),
-			"algorithm", details.String(), "problem", "the log does not take signatures with keyDetails "+details.String())
+			"algorithm", details.String(), "problem",
+			"the log does not take signatures with keyDetails "+details.String())
 	}
 	if out.algorithm, err = signature.GetAlgorithmDetails(details); err != nil {
 		return out, malformed("the algorithm is not supported", err)

@@ -131,8 +131,8 @@ func TestEnvelope(t *testing.T) {
 	}
 }
 
-// What is not a valid entry is refused with the codes and messages of rekor-tiles and the reason, is not logged, and the
-// journal has the refusal without the facts of an entry that was not verified.
+// What is not a valid entry is refused with the codes and messages of rekor-tiles and the reason, is not logged, and
+// the journal has the refusal without the facts of an entry that was not verified.
 func TestRefusals(t *testing.T) {
 	t.Parallel()
 	l := newLog(t)
@@ -193,7 +193,8 @@ func TestRefusals(t *testing.T) {
 			fault.EntrySignatureInvalid, "does not verify",
 		},
 		{
-			"another key", hashed(func(r *pb.HashedRekordRequestV002) { r.Signature.Verifier = p256().verifier(t) }), invalid,
+			"another key", hashed(func(r *pb.HashedRekordRequestV002) { r.Signature.Verifier = p256().verifier(t) }),
+			invalid,
 			fault.EntrySignatureInvalid, "does not verify",
 		},
 		{
@@ -212,11 +213,13 @@ func TestRefusals(t *testing.T) {
 			}()), invalid, fault.EntryAlgorithmNotAllowed, "PKIX_RSA_PSS_2048_SHA256",
 		},
 		{
-			"no algorithm", hashed(func(r *pb.HashedRekordRequestV002) { r.Signature.Verifier.KeyDetails = 0 }), invalid,
+			"no algorithm", hashed(func(r *pb.HashedRekordRequestV002) { r.Signature.Verifier.KeyDetails = 0 }),
+			invalid,
 			fault.EntryAlgorithmNotAllowed, "UNSPECIFIED",
 		},
 		{
-			"an unknown algorithm", hashed(func(r *pb.HashedRekordRequestV002) { r.Signature.Verifier.KeyDetails = 9999 }),
+			"an unknown algorithm",
+			hashed(func(r *pb.HashedRekordRequestV002) { r.Signature.Verifier.KeyDetails = 9999 }),
 			invalid, fault.EntryAlgorithmNotAllowed, "9999",
 		},
 		{
@@ -330,8 +333,8 @@ func TestUndecodable(t *testing.T) {
 	}
 }
 
-// An entry that is logged, or is being logged, is refused with its index, over REST and gRPC; an entry whose logging has
-// failed is not.
+// An entry that is logged, or is being logged, is refused with its index, over REST and gRPC; an entry whose logging
+// has failed is not.
 func TestDuplicates(t *testing.T) {
 	t.Parallel()
 	l := newLog(t)
@@ -358,7 +361,8 @@ func TestDuplicates(t *testing.T) {
 			code, h, body := post(t, url, in)
 			codesSeen.Store(i, code)
 			if code == http.StatusConflict && (h.Get("X-Log-Index") != "2" ||
-				!strings.Contains(string(body), "an equivalent entry already exists in the transparency log with index 2")) {
+				!strings.Contains(string(body),
+					"an equivalent entry already exists in the transparency log with index 2")) {
 				t.Errorf("%v, %s", h, body)
 			}
 		})

@@ -17,7 +17,8 @@ import (
 // EntriesPath is the path of the write API.
 const EntriesPath = "/api/v2/log/entries"
 
-// MaxBody is the largest size of a request over REST, in bytes, as in rekor-tiles: an envelope is sent with its payload.
+// MaxBody is the largest size of a request over REST, in bytes, as in rekor-tiles: an envelope is sent with its
+// payload.
 const MaxBody = 4 << 20
 
 // A body above smallBody needs one of the largeBodies places while it is received and verified, so that large envelopes
@@ -84,7 +85,8 @@ func (s *Service) readBody(r *http.Request) (body []byte, release func(), err er
 		case s.large <- struct{}{}:
 			release = func() { <-s.large }
 		default:
-			return nil, release, fault.New(fault.RateLimited, errors.New("too many large requests are received"), "limit",
+			return nil, release, fault.New(fault.RateLimited,
+				errors.New("too many large requests are received"), "limit",
 				"large bodies")
 		}
 		var rest []byte

@@ -137,7 +137,9 @@ func (s *Service) CreateEntry(ctx context.Context, in *pb.CreateEntryRequest) (*
 }
 
 // create is the path of an entry: verify it, admit it, log it, record it. read returns the entry that it has verified.
-func (s *Service) create(ctx context.Context, r Request, read func() (*verified, error)) (*verified, *Inclusion, error) {
+func (s *Service) create(ctx context.Context, r Request, read func() (*verified, error)) (*verified,
+	*Inclusion, error,
+) {
 	w := write{service: s, request: r, began: time.Now()}
 	err := s.check(ctx, &w, read)
 	var at *Inclusion
@@ -207,7 +209,8 @@ func (s *Service) add(ctx context.Context, leaf []byte) (_ *Inclusion, err error
 	if at.Index > math.MaxInt64 || at.Size > math.MaxInt64 {
 		return nil, unavailable(fmt.Errorf("index %d of %d is too large", at.Index, at.Size))
 	}
-	err = proof.VerifyInclusion(rfc6962.DefaultHasher, at.Index, at.Size, rfc6962.DefaultHasher.HashLeaf(leaf), at.Hashes,
+	err = proof.VerifyInclusion(rfc6962.DefaultHasher, at.Index, at.Size,
+		rfc6962.DefaultHasher.HashLeaf(leaf), at.Hashes,
 		at.Root)
 	if err != nil {
 		s.metrics.badProofs.Inc()

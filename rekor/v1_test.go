@@ -201,15 +201,21 @@ func TestV1Refusals(t *testing.T) {
 		in     any
 		reason fault.Reason
 	}{
-		"nothing":        {map[string]any{}, fault.EntryMalformed},
-		"a list":         {[]any{}, fault.EntryMalformed},
-		"another kind":   {hashed("rekord", "kind"), fault.EntryMalformed},
-		"unknown kind":   {hashed("mayfly", "kind"), fault.EntryMalformed},
-		"version":        {hashed("0.0.2", "apiVersion"), fault.EntrySignatureInvalid},
-		"another digest": {hashed(strings.Repeat("0", 64), "spec", "data", "hash", "value"), fault.EntrySignatureInvalid},
-		"no signature":   {hashed("", "spec", "signature", "content"), fault.EntrySignatureInvalid},
-		"another key":    {hashed(p256().inPEM(t), "spec", "signature", "publicKey", "content"), fault.EntrySignatureInvalid},
-		"no key":         {hashed("", "spec", "signature", "publicKey", "content"), fault.EntrySignatureInvalid},
+		"nothing":      {map[string]any{}, fault.EntryMalformed},
+		"a list":       {[]any{}, fault.EntryMalformed},
+		"another kind": {hashed("rekord", "kind"), fault.EntryMalformed},
+		"unknown kind": {hashed("mayfly", "kind"), fault.EntryMalformed},
+		"version":      {hashed("0.0.2", "apiVersion"), fault.EntrySignatureInvalid},
+		"another digest": {
+			hashed(strings.Repeat("0", 64), "spec", "data", "hash", "value"),
+			fault.EntrySignatureInvalid,
+		},
+		"no signature": {hashed("", "spec", "signature", "content"), fault.EntrySignatureInvalid},
+		"another key": {
+			hashed(p256().inPEM(t), "spec", "signature", "publicKey", "content"),
+			fault.EntrySignatureInvalid,
+		},
+		"no key": {hashed("", "spec", "signature", "publicKey", "content"), fault.EntrySignatureInvalid},
 		"hash of the key": {
 			func() any {
 				r := request{key: pki.NewKey(pki.P384), details: v1.PublicKeyDetails_PKIX_ECDSA_P256_SHA_256}
@@ -247,10 +253,14 @@ func TestV1Stops(t *testing.T) {
 	ed, err := signature.LoadSigner(pki.NewKey(pki.Ed25519), crypto.Hash(0))
 	must(t, err)
 	for name, v := range map[string]rekor.V1{
-		"clock":       {Now: func() (time.Time, error) { return time.Time{}, errors.New("the clock is wrong") }},
-		"another key": {Key: func([]byte) (rekor.KeyV1, error) { return rekor.KeyV1{Origin: origin, Signer: other}, nil }},
-		"Ed25519":     {Key: func([]byte) (rekor.KeyV1, error) { return rekor.KeyV1{Origin: origin, Signer: ed}, nil }},
-		"no key":      {Key: func([]byte) (rekor.KeyV1, error) { return rekor.KeyV1{}, errors.New("unknown shard") }},
+		"clock": {Now: func() (time.Time, error) { return time.Time{}, errors.New("the clock is wrong") }},
+		"another key": {Key: func([]byte) (rekor.KeyV1,
+			error,
+		) {
+			return rekor.KeyV1{Origin: origin, Signer: other}, nil
+		}},
+		"Ed25519": {Key: func([]byte) (rekor.KeyV1, error) { return rekor.KeyV1{Origin: origin, Signer: ed}, nil }},
+		"no key":  {Key: func([]byte) (rekor.KeyV1, error) { return rekor.KeyV1{}, errors.New("unknown shard") }},
 	} {
 		l := newV1(t, rekor.Options{}, v)
 		if code, _, body := l.post(t, p256().hashedV1(t, "artifact")); code != http.StatusTeapot ||

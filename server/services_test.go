@@ -79,8 +79,8 @@ func (e *echo) register(to grpc.ServiceRegistrar) {
 }
 
 // F4, F8: the calls of another service on the same listeners have what requests for certificates have, over REST and
-// gRPC: a request id, a limit of the body, a panic guard, metrics, one log line, and the source limit, which counts each
-// service by itself. Paths of the CA stay those of the CA.
+// gRPC: a request id, a limit of the body, a panic guard, metrics, one log line, and the source limit, which counts
+// each service by itself. Paths of the CA stay those of the CA.
 func TestServices(t *testing.T) {
 	t.Parallel()
 	w := newFixture(t, false)
@@ -108,7 +108,8 @@ func TestServices(t *testing.T) {
 	}
 	large := strings.Repeat("x", 200<<10) // above the limit of the CA's requests
 	for _, body := range []string{"hello", large} {
-		if code, text, h := post("/echo", body); code != http.StatusOK || text != body || h.Get("X-Request-Id") != e.id {
+		if code, text, h := post("/echo", body); code != http.StatusOK || text != body ||
+			h.Get("X-Request-Id") != e.id {
 			t.Errorf("status %d, %.100s", code, text)
 		}
 	}
@@ -129,7 +130,8 @@ func TestServices(t *testing.T) {
 	if _, err := overGRPC("panic"); status.Code(err) != codes.Internal {
 		t.Errorf("panic over gRPC: %v", err)
 	}
-	if code, _, _ := post("/api/v2/signingCert", "{}"); code != http.StatusUnauthorized && code != http.StatusBadRequest {
+	if code, _, _ := post("/api/v2/signingCert", "{}"); code != http.StatusUnauthorized &&
+		code != http.StatusBadRequest {
 		t.Errorf("the CA: status %d", code)
 	}
 
@@ -137,7 +139,8 @@ func TestServices(t *testing.T) {
 	core.Rates = server.Rates{Source: &rate.Config{Rate: 1. / 3600, Burst: 2}}
 	s.srv.SetCore(&core)
 	for n, want := range []int{http.StatusOK, http.StatusOK, http.StatusTooManyRequests} {
-		if code, text, h := post("/echo", "hello"); code != want || (want != http.StatusOK) != (h.Get("Retry-After") != "") {
+		if code, text, h := post("/echo", "hello"); code != want ||
+			(want != http.StatusOK) != (h.Get("Retry-After") != "") {
 			t.Errorf("request %d: status %d, %s", n, code, text)
 		}
 	}

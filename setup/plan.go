@@ -74,8 +74,8 @@ type Private struct {
 	RekorKey string
 	// TimeServers are the URLs of time servers (ntp: or nts:), with which the timestamp authority compares its clock.
 	TimeServers []string
-	// Offline is the directory for the keys that the server does not need. "": [OfflineDir] in the instance. It is made,
-	// and must be empty if it exists.
+	// Offline is the directory for the keys that the server does not need. "": [OfflineDir] in the instance. It is
+	// made, and must be empty if it exists.
 	Offline string
 	// RootPassword is the source of the password of the keys in Offline. Nil: they are not encrypted.
 	RootPassword *secret.Source
@@ -86,8 +86,8 @@ type Private struct {
 	Tool string
 }
 
-// TLS says where the certificate of the server is from: two files, an ACME CA, or a proxy in front. For a URL with http,
-// all are unset.
+// TLS says where the certificate of the server is from: two files, an ACME CA, or a proxy in front. For a URL with
+// http, all are unset.
 type TLS struct {
 	Certificate, Key string // paths
 	// ACME says that an ACME CA issues the certificate: that at the URL Directory, or Let's Encrypt.
@@ -163,9 +163,13 @@ func (p *Plan) Check() error {
 			"hashivault://NAME; for a key in an HSM see docs/keys-hsm.md", "ca-key")
 	}
 	if p.Private != nil {
-		for _, one := range []struct{ flag, key string }{{"tsa-key", p.Private.TSAKey}, {"rekor-key", p.Private.RekorKey}} {
+		for _, one := range []struct{ flag, key string }{
+			{"tsa-key", p.Private.TSAKey},
+			{"rekor-key", p.Private.RekorKey},
+		} {
 			if one.key != "" && !keySchemes.MatchString(one.key) {
-				bad(fmt.Sprintf("%q is not the URI of a key", one.key), "write for example awskms:///alias/NAME", one.flag)
+				bad(fmt.Sprintf("%q is not the URI of a key", one.key),
+					"write for example awskms:///alias/NAME", one.flag)
 			}
 		}
 		errs = append(errs, fault.Under(p.Private.RootPassword.Check(), "root-password"))

@@ -91,7 +91,10 @@ func (p *Plan) publish(ctx context.Context, configFile string) error {
 	if err := os.Mkdir(dir, 0o755); err != nil { //nolint:gosec // trust material is public
 		return err
 	}
-	for name, data := range map[string][]byte{trust.RootName: root, trust.SigningName: signing, trust.ConfigName: both} {
+	for name, data := range map[string][]byte{
+		trust.RootName: root, trust.SigningName: signing,
+		trust.ConfigName: both,
+	} {
 		if err := durable.CreateFile(filepath.Join(dir, name), data, 0o644); err != nil {
 			return err
 		}
@@ -106,7 +109,10 @@ func (p *Plan) firstTUF(contents ...[]byte) error {
 	if err != nil {
 		return fault.Under(err, "password")
 	}
-	o := trust.TUFOptions{Dir: filepath.Join(p.Dir, TUFDir), Offline: filepath.Join(p.offline(), TUFDir), Password: password}
+	o := trust.TUFOptions{
+		Dir: filepath.Join(p.Dir, TUFDir), Offline: filepath.Join(p.offline(), TUFDir),
+		Password: password,
+	}
 	r, err := trust.InitTUF(o)
 	if err != nil {
 		return err

@@ -52,7 +52,10 @@ func TestPlans(t *testing.T) {
 			`http: "0.0.0.0:8443"`, `url: "https://ca.example.com:8443"`, `origin: "ca.example.com/ct"`,
 		}},
 		"ACME": {func(p *setup.Plan) {
-			p.TLS = setup.TLS{ACME: true, Email: "ops@example.com", Directory: "https://acme.example.com/d", CABundle: "/ca"}
+			p.TLS = setup.TLS{
+				ACME: true, Email: "ops@example.com",
+				Directory: "https://acme.example.com/d", CABundle: "/ca",
+			}
 		}, []string{
 			`domains: ["ca.example.com"]`, `email: "ops@example.com"`, "https://acme.example.com/d", `ca_bundle: "/ca"`,
 		}},
@@ -239,7 +242,8 @@ func TestPrivate(t *testing.T) {
 				t.Fatal(err)
 			}
 			keys[rel] = true
-			if !strings.Contains(content, "ENCRYPTED") && !strings.HasSuffix(rel, "/log.key.pem") { // the logs make their own keys
+			// the logs make their own keys
+			if !strings.Contains(content, "ENCRYPTED") && !strings.HasSuffix(rel, "/log.key.pem") {
 				t.Errorf("%s is not encrypted", rel)
 			}
 		}
@@ -271,7 +275,10 @@ func TestPrivate(t *testing.T) {
 		}
 	}
 	slices.Sort(away)
-	if !slices.Equal(away, []string{"ca-root-key.pem", "tsa-root-key.pem", "tuf/keys/root.pem", "tuf/keys/targets.pem"}) ||
+	if !slices.Equal(away, []string{
+		"ca-root-key.pem", "tsa-root-key.pem", "tuf/keys/root.pem",
+		"tuf/keys/targets.pem",
+	}) ||
 		w.Offline != offline {
 		t.Errorf("offline: %v", away)
 	}

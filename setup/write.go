@@ -41,7 +41,8 @@ func (p *Plan) Write(ctx context.Context) (_ *Written, err error) {
 	}()
 	dirs := []string{p.Dir}
 	if p.Private != nil {
-		if err := errors.Join(readable(p.Password, "password"), readable(p.Private.RootPassword, "root-password")); err != nil {
+		if err := errors.Join(readable(p.Password, "password"),
+			readable(p.Private.RootPassword, "root-password")); err != nil {
 			return nil, err
 		}
 		dirs = append(dirs, p.offline())

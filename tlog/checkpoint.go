@@ -58,7 +58,8 @@ func (s *plainSigner) Sign(msg []byte) ([]byte, error) {
 	return s.key.Sign(rand.Reader, h.Sum(nil), hash)
 }
 
-// headSigner signs checkpoints whose signature is that of an RFC 6962 tree head (c2sp.org/static-ct-api, "Checkpoints").
+// headSigner signs checkpoints whose signature is that of an RFC 6962 tree head (c2sp.org/static-ct-api,
+// "Checkpoints").
 type headSigner struct {
 	origin string
 	key    crypto.Signer

@@ -26,8 +26,8 @@ type Config struct {
 	Dir string
 	// Origin is the log's name in its checkpoints. It cannot be changed later.
 	Origin string
-	// Keys sign checkpoints: each is the key of one shard. A new shard gets the first key that no shard has. When empty,
-	// a shard has a key of its own, which is made in its directory.
+	// Keys sign checkpoints: each is the key of one shard. A new shard gets the first key that no shard has. When
+	// empty, a shard has a key of its own, which is made in its directory.
 	Keys []crypto.Signer
 	// Rotate is how often a new shard with a new key becomes active: yearly, quarterly or monthly, at 00:00 UTC of the
 	// first day. Empty: only by [Config.MakeShard].

@@ -53,13 +53,16 @@ func (c Config) checkFence() error {
 		return fault.BadSetting("it does not say when the copy was made", "restore the backup again", "dir").In(path)
 	}
 	if f.Moved {
-		return fault.BadSetting(fmt.Sprintf("the log was moved by the backup of %s, and continues where that was restored",
-			f.Copied.Format(time.RFC3339)), "restore that backup; only if it was never restored, remove this file", "dir").
+		return fault.BadSetting(fmt.Sprintf("the log was moved by the backup of %s, and continues "+
+			"where that was restored",
+			f.Copied.Format(time.RFC3339)), "restore that backup; only if it was never restored, remove this file",
+			"dir").
 			In(path)
 	}
 	return fault.BadSetting(fmt.Sprintf("the log was restored from a backup of %s: if it has signed anything since, "+
 		"to continue would be to sign a second history", f.Copied.Format(time.RFC3339)),
-		`close the log at its last entry and continue with a new key: "mayfly log rotate --restored --yes"`, "dir").In(path)
+		`close the log at its last entry and continue with a new key: "mayfly log rotate --restored --yes"`,
+		"dir").In(path)
 }
 
 // Marked reports whether the log is marked.
@@ -67,8 +70,8 @@ func (c Config) Marked() bool { return c.checkFence() != nil }
 
 // Replace closes every shard of a log that was restored, each with a checkpoint over the entries that it has, and makes
 // a new shard with a new key that is active at once. Nothing is added to the old shards: a verifier that has seen more
-// of their entries sees no second history. Then the log is no longer marked. A log that is not marked is an error. After
-// an error or a crash, Replace can be called again; a shard that it made before then stays empty.
+// of their entries sees no second history. Then the log is no longer marked. A log that is not marked is an error.
+// After an error or a crash, Replace can be called again; a shard that it made before then stays empty.
 func (c Config) Replace(ctx context.Context, o Options) (Shard, error) {
 	if !c.Marked() { // a log that was moved may be replaced, too: its copy may be lost
 		return Shard{}, fault.BadSetting("the log was not restored from a backup", "remove --restored", "restored")
@@ -119,7 +122,8 @@ func (c Config) replaceShards(shards []Shard, now time.Time) (made Shard, err er
 	err = c.change(func([]Shard) ([]Shard, error) {
 		at := slices.IndexFunc(shards, func(s Shard) bool { return s.NotBefore.After(now) })
 		made = Shard{
-			Kind: c.Kind, Name: "restored-" + now.Format("20060102-150405"), Window: loglist.Window{NotBefore: now}, Created: now,
+			Kind: c.Kind, Name: "restored-" + now.Format("20060102-150405"),
+			Window: loglist.Window{NotBefore: now}, Created: now,
 		}
 		if at < 0 {
 			at = len(shards)

@@ -138,7 +138,8 @@ func (c Config) configuredKey(dir string, used map[string]bool) (crypto.Signer, 
 	}
 	for _, key := range c.Keys {
 		if problem := c.Kind.keyProblem(key.Public()); problem != "" {
-			return nil, fault.BadSetting("a log cannot have this kind of key", "configure an Ed25519 or ECDSA key", "key")
+			return nil, fault.BadSetting("a log cannot have this kind of key",
+				"configure an Ed25519 or ECDSA key", "key")
 		}
 		id, err := c.Kind.logID(c.Origin, key.Public())
 		if err != nil {

@@ -30,7 +30,10 @@ func Heads(ctx context.Context, c Config) ([]ShardHead, error) {
 		description, err := c.Describe(s)
 		if err == nil {
 			var log *monitor.Log
-			if log, err = monitor.Open(monitor.Options{Log: description, Format: c.Kind.Format(), Dir: c.ShardDir(s)}); err == nil {
+			if log, err = monitor.Open(monitor.Options{
+				Log: description, Format: c.Kind.Format(),
+				Dir: c.ShardDir(s),
+			}); err == nil {
 				one.Head, err = log.Head(ctx)
 			}
 		}

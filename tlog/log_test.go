@@ -335,7 +335,8 @@ func BenchmarkAdd(b *testing.B) {
 						if i >= b.N {
 							return
 						}
-						if _, err := l.Add(context.Background(), append(fmt.Appendf(nil, "%d", i), leaf...)); err != nil {
+						if _, err := l.Add(context.Background(),
+							append(fmt.Appendf(nil, "%d", i), leaf...)); err != nil {
 							b.Error(err)
 						}
 					}

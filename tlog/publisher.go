@@ -260,7 +260,8 @@ func (n nodes) tile(ctx context.Context, id compact.NodeID) ([]byte, error) {
 	}
 	hash, ok := n.known[id]
 	if !ok {
-		return nil, fmt.Errorf("the tile %d of level %d has %d bytes, and its hash %d is missing", index, level, len(data),
+		return nil, fmt.Errorf("the tile %d of level %d has %d bytes, and its hash %d is missing",
+			index, level, len(data),
 			id.Index-first)
 	}
 	return hash, nil

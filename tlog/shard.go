@@ -105,7 +105,8 @@ var shardName = regexp.MustCompile(`^[0-9a-z][0-9a-z-]{0,31}$`)
 func checkName(name string) error {
 	if !shardName.MatchString(name) || slices.Contains([]string{"checkpoint", "tile", "issuer", "ct", "api"}, name) {
 		return fault.BadSetting(fmt.Sprintf("invalid shard name %q", name),
-			"write up to 32 lower-case letters, digits and hyphens, but not checkpoint, tile, issuer, ct or api", "name")
+			"write up to 32 lower-case letters, digits and hyphens, but not checkpoint, tile, issuer, ct or api",
+			"name")
 	}
 	return nil
 }

@@ -105,7 +105,8 @@ func Sign(ctx context.Context, o Options) (*Result, error) {
 		Timeout: o.Timeout, Roots: o.Roots, UserAgent: version.UserAgent(),
 	})}
 	defer s.http.CloseIdleConnections()
-	s.artifact = fmt.Appendf(nil, "a trial of mayfly at %s: %s\n", time.Now().UTC().Format(time.RFC3339Nano), rand.Text())
+	s.artifact = fmt.Appendf(nil, "a trial of mayfly at %s: %s\n",
+		time.Now().UTC().Format(time.RFC3339Nano), rand.Text())
 	for _, step := range []struct {
 		name, url string
 		skip      bool

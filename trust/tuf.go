@@ -39,8 +39,8 @@ type TUFOptions struct {
 	Password []byte           // encrypts the private keys; empty: no encryption
 	Lives    Lives            // nil: [DefaultLives]
 	Now      func() time.Time // nil: time.Now
-	// Offline is, for [InitTUF], another directory, which gets the keys of root and targets. [ReviewRequest] signs there.
-	// Empty: all keys are in Dir.
+	// Offline is, for [InitTUF], another directory, which gets the keys of root and targets. [ReviewRequest] signs
+	// there. Empty: all keys are in Dir.
 	Offline string
 }
 

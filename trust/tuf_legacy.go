@@ -41,7 +41,8 @@ func keyTargets(root []byte, now time.Time) (map[string]keyTarget, error) {
 		for _, c := range a.Chain {
 			if sum := sha256.Sum256(c.Raw); !seen[sum] {
 				seen[sum] = true
-				certificates = append(certificates, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
+				certificates = append(certificates,
+					pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
 			}
 		}
 	}

@@ -341,8 +341,10 @@ func describe(name string, data []byte) ([]string, error) {
 				continue
 			}
 			first, last := parsed.Chain[0], parsed.Chain[len(parsed.Chain)-1]
-			errs = append(errs, add(a, "verifiers trust the %s %q (SHA-256 %x) under the root %q (SHA-256 %x), %s", what,
-				first.Subject, sha256.Sum256(first.Raw), last.Subject, sha256.Sum256(last.Raw), period(a.GetValidFor())))
+			errs = append(errs, add(a, "verifiers trust the %s %q (SHA-256 %x) under the root %q (SHA-256 %x), %s",
+				what,
+				first.Subject, sha256.Sum256(first.Raw), last.Subject, sha256.Sum256(last.Raw),
+				period(a.GetValidFor())))
 		}
 	}
 	for what, all := range map[string][]*trustroot.TransparencyLogInstance{

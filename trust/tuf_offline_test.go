@@ -301,9 +301,12 @@ func TestTUFResponseRefused(t *testing.T) {
 		"nothing":       {change(good, func(in map[string]any) { delete(in, "targets") }), "no signed metadata"},
 		"no file":       {change(good, func(in map[string]any) { delete(in, "files") }), "a client would refuse"},
 		"of other keys": {other.sign(other.request(testdata(t, "trusted_root.json"))), "does not verify"},
-		"no metadata":   {change(good, func(in map[string]any) { in["targets"] = []byte("{}") }), "metadata of targets"},
-		"no root":       {change(root, func(in map[string]any) { in["root"] = []byte("{}") }), "metadata of root"},
-		"of the other":  {ahead.sign(ahead.request(one)), "is missing"},
+		"no metadata": {
+			change(good, func(in map[string]any) { in["targets"] = []byte("{}") }),
+			"metadata of targets",
+		},
+		"no root":      {change(root, func(in map[string]any) { in["root"] = []byte("{}") }), "metadata of root"},
+		"of the other": {ahead.sign(ahead.request(one)), "is missing"},
 		"another content": {change(good, func(in map[string]any) {
 			in["files"] = map[string]any{"trusted_root.json": one}
 		}), "a client would refuse"},
@@ -364,8 +367,14 @@ func TestSite(t *testing.T) {
 	}
 	get("GET", "timestamp.json", http.StatusServiceUnavailable)
 	s.Set(map[string][]byte{"timestamp.json": []byte("1"), "1.snapshot.json": []byte("old")})
-	s.Set(map[string][]byte{"timestamp.json": []byte("2"), "2.snapshot.json": []byte("new"), "1.root.json": []byte("r")})
-	s.Set(map[string][]byte{"timestamp.json": []byte("2"), "2.snapshot.json": []byte("new"), "1.root.json": []byte("r")})
+	s.Set(map[string][]byte{
+		"timestamp.json": []byte("2"), "2.snapshot.json": []byte("new"),
+		"1.root.json": []byte("r"),
+	})
+	s.Set(map[string][]byte{
+		"timestamp.json": []byte("2"), "2.snapshot.json": []byte("new"),
+		"1.root.json": []byte("r"),
+	})
 	if header, body := get("GET", "timestamp.json", http.StatusOK); body != "2" ||
 		header.Get("Cache-Control") != "no-cache" || header.Get("Content-Type") != "application/json" {
 		t.Errorf("%q, %v", body, header)
@@ -416,7 +425,8 @@ func FuzzRequest(f *testing.F) {
 	f.Add(request)
 	f.Add(signed)
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if v, err := trust.ReviewRequest(trust.TUFOptions{Dir: o.Offline}, data, true); err == nil && len(v.Roles) == 0 {
+		if v, err := trust.ReviewRequest(trust.TUFOptions{Dir: o.Offline}, data, true); err == nil &&
+			len(v.Roles) == 0 {
 			t.Error("a request for nothing is accepted")
 		}
 		if bytes.Equal(data, signed) {

@@ -66,8 +66,14 @@ func TestCheckChain(t *testing.T) {
 	}{
 		"good":         {func(*x509.Certificate) {}, now, ""},
 		"not critical": {func(c *x509.Certificate) { c.ExtraExtensions[0] = usage(false, 8) }, now, "is not critical"},
-		"two usages":   {func(c *x509.Certificate) { c.ExtraExtensions[0] = usage(true, 8, 3) }, now, "not timeStamping alone"},
-		"another one":  {func(c *x509.Certificate) { c.ExtraExtensions[0] = usage(true, 3) }, now, "not timeStamping alone"},
+		"two usages": {
+			func(c *x509.Certificate) { c.ExtraExtensions[0] = usage(true, 8, 3) }, now,
+			"not timeStamping alone",
+		},
+		"another one": {
+			func(c *x509.Certificate) { c.ExtraExtensions[0] = usage(true, 3) }, now,
+			"not timeStamping alone",
+		},
 		"key usage": {
 			func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyAgreement }, now, "lacks digitalSignature",
 		},

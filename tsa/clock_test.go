@@ -64,12 +64,18 @@ func TestClockSteps(t *testing.T) {
 	}{
 		"right":            {[]time.Duration{0, 0, 0}, ""},
 		"small correction": {[]time.Duration{400 * time.Millisecond, 0}, ""},
-		"slower":           {[]time.Duration{-30 * time.Millisecond, -30 * time.Millisecond, -30 * time.Millisecond}, ""},
-		"forward":          {[]time.Duration{time.Hour}, "was set forward by 3600.0 s"},
-		"forward, later":   {[]time.Duration{time.Hour, 0, 0, 0}, "was set forward by 3600.0 s"},
-		"back":             {[]time.Duration{-2 * time.Second}, "was set back by 2.0 s"},
-		"back again":       {[]time.Duration{-2 * time.Second, 2 * time.Second}, ""},
-		"two corrections":  {[]time.Duration{400 * time.Millisecond, 400 * time.Millisecond}, "was set forward by 0.8 s"},
+		"slower": {
+			[]time.Duration{-30 * time.Millisecond, -30 * time.Millisecond, -30 * time.Millisecond},
+			"",
+		},
+		"forward":        {[]time.Duration{time.Hour}, "was set forward by 3600.0 s"},
+		"forward, later": {[]time.Duration{time.Hour, 0, 0, 0}, "was set forward by 3600.0 s"},
+		"back":           {[]time.Duration{-2 * time.Second}, "was set back by 2.0 s"},
+		"back again":     {[]time.Duration{-2 * time.Second, 2 * time.Second}, ""},
+		"two corrections": {
+			[]time.Duration{400 * time.Millisecond, 400 * time.Millisecond},
+			"was set forward by 0.8 s",
+		},
 		"a second a day": {[]time.Duration{
 			11 * time.Microsecond, 700 * time.Microsecond, 700 * time.Microsecond, 700 * time.Microsecond,
 		}, ""},
@@ -151,7 +157,8 @@ func TestStops(t *testing.T) {
 		t.Error(err)
 	}
 	k.pass(time.Second, 0)
-	if _, err := stampAt(t, url); err == nil || !strings.Contains(err.Error(), "the chain of the authority expired at") {
+	if _, err := stampAt(t, url); err == nil ||
+		!strings.Contains(err.Error(), "the chain of the authority expired at") {
 		t.Error(err)
 	}
 }

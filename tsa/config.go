@@ -46,8 +46,10 @@ func (c *Config) Check() error {
 		errs = append(errs, fault.BadSetting(fmt.Sprintf("%s is not an accuracy of timestamps", a),
 			"write whole milliseconds from 1s to 1m", "accuracy"))
 	} else if least := c.leastAccuracy(); a < least {
-		errs = append(errs, fault.BadSetting(fmt.Sprintf("%s is false with clock.max_offset: the time has whole seconds, "+
-			"and the clock may be wrong by that", a), fmt.Sprintf("write %s or more, or remove it", least), "accuracy"))
+		errs = append(errs,
+			fault.BadSetting(fmt.Sprintf("%s is false with clock.max_offset: the time has whole seconds, "+
+				"and the clock may be wrong by that", a),
+				fmt.Sprintf("write %s or more, or remove it", least), "accuracy"))
 	}
 	errs = append(errs, fault.Under(c.Clock.check(), "clock"))
 	return errors.Join(errs...)

@@ -62,7 +62,8 @@ func newMetrics(a *Authority) *metrics {
 	}, []string{"server"})
 	m.confirmed = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "mayfly_tsa_clock_confirmed_timestamp_seconds",
-		Help: "When more than half of the time servers agreed with this machine's clock last, in seconds since 1970; 0: " +
+		Help: "When more than half of the time servers agreed with this machine's clock last, in " +
+			"seconds since 1970; 0: " +
 			"they have not, or none are configured.",
 	})
 	for _, r := range []result{resultSuccess, resultRefused, resultLimited, resultClock, resultFailed} {

@@ -69,7 +69,8 @@ func (c *ClockConfig) check() error {
 		}
 	}
 	if o := c.maxOffset(); o < minMaxOffset || o > maxAccuracy-DefaultAccuracy || o%time.Millisecond != 0 {
-		errs = append(errs, fault.BadSetting(fmt.Sprintf("%s is out of range", o), "write whole milliseconds from 1ms to 59s",
+		errs = append(errs, fault.BadSetting(fmt.Sprintf("%s is out of range", o),
+			"write whole milliseconds from 1ms to 59s",
 			"max_offset"))
 	}
 	if e := c.every(); e < minEvery || e > maxEvery {
@@ -196,7 +197,8 @@ func (s *servers) problem() error {
 		return &serversError{"this machine's clock has not been compared with the time servers yet", s.causes()}
 	case age > s.config.maxAge():
 		return &serversError{
-			"the time servers have not confirmed this machine's clock for " + age.Truncate(time.Second).String(), s.causes(),
+			"the time servers have not confirmed this machine's clock for " +
+				age.Truncate(time.Second).String(), s.causes(),
 		}
 	}
 	return nil

@@ -108,7 +108,8 @@ func comparing(t *testing.T, n int, prepare func([]*timeServer)) (*tsa.Authority
 	}
 	prepare(servers)
 	a := open(t, tsa.Config{Clock: &c}, tsa.Options{Now: k.now, Elapsed: k.since})
-	if err := a.Health(); err == nil || !strings.Contains(err.Error(), "has not been compared with the time servers yet") {
+	if err := a.Health(); err == nil || !strings.Contains(err.Error(),
+		"has not been compared with the time servers yet") {
 		t.Fatalf("before the first comparison: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -126,7 +127,8 @@ func health(t *testing.T, a *tsa.Authority, want string) {
 	t.Helper()
 	var err error
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		if err = a.Health(); want == "" && err == nil || want != "" && err != nil && strings.Contains(err.Error(), want) {
+		if err = a.Health(); want == "" && err == nil ||
+			want != "" && err != nil && strings.Contains(err.Error(), want) {
 			return
 		}
 	}
@@ -142,9 +144,12 @@ func TestTimeServers(t *testing.T) {
 		want    string // why there are no timestamps
 		warning string
 	}{
-		"all agree":           {3, func([]*timeServer) {}, "", ""},
-		"one":                 {1, func(s []*timeServer) { s[0].offset = 300 * time.Millisecond }, "", ""},
-		"one is wrong":        {3, func(s []*timeServer) { s[1].offset = -time.Hour }, "", "its clock differs by -1h0m0s (disagrees)"},
+		"all agree": {3, func([]*timeServer) {}, "", ""},
+		"one":       {1, func(s []*timeServer) { s[0].offset = 300 * time.Millisecond }, "", ""},
+		"one is wrong": {
+			3, func(s []*timeServer) { s[1].offset = -time.Hour }, "",
+			"its clock differs by -1h0m0s (disagrees)",
+		},
 		"one does not answer": {3, func(s []*timeServer) { s[2].mode = "short" }, "", ": "},
 		"behind": {
 			3, func(s []*timeServer) {
@@ -156,7 +161,10 @@ func TestTimeServers(t *testing.T) {
 			3, func(s []*timeServer) { s[0].offset, s[1].offset = -time.Minute, -3*time.Second },
 			"this machine's clock is 3.0 s ahead of 2 of 3 time servers", "",
 		},
-		"half": {2, func(s []*timeServer) { s[0].offset = time.Minute }, "not been compared with the time servers yet: ntp://", ""},
+		"half": {
+			2, func(s []*timeServer) { s[0].offset = time.Minute },
+			"not been compared with the time servers yet: ntp://", "",
+		},
 		"too uncertain": {
 			1, func(s []*timeServer) { s[0].spread = time.Second }, "its clock differs by 0s (unsure)", "",
 		},
@@ -167,7 +175,8 @@ func TestTimeServers(t *testing.T) {
 			t.Parallel()
 			a, _, _ := comparing(t, c.n, c.prepare)
 			health(t, a, c.want)
-			if got := a.Warning(); c.want == "" && ((got == "") != (c.warning == "") || !strings.Contains(got, c.warning)) {
+			if got := a.Warning(); c.want == "" &&
+				((got == "") != (c.warning == "") || !strings.Contains(got, c.warning)) {
 				t.Errorf("warning %q", got)
 			}
 			_, err := stampAt(t, serve(t, a))

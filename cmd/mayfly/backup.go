@@ -31,15 +31,19 @@ func newBackup() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "backup --config FILE --out FILE",
 		Short: "Write one consistent copy of an instance while it runs",
-		Long: "backup writes a tar archive with the configuration, every file and directory that the configuration names, " +
+		Long: "backup writes a tar archive with the configuration, every file and directory that the " +
+			"configuration names, " +
 			"the logs and\n" +
-			"the journal. The server may run and issue meanwhile. Each log and the journal are copied as of one moment, " +
+			"the journal. The server may run and issue meanwhile. Each log and the journal are " +
+			"copied as of one moment, " +
 			"and the\n" +
 			"journal has every decision of which the logs have an entry.\n\n" +
-			"The archive has private keys: encrypt it (--out - writes to standard output, for example for age). It does not " +
+			"The archive has private keys: encrypt it (--out - writes to standard output, for example " +
+			"for age). It does not " +
 			"have\n" +
 			"passwords from environment variables, and not the uses of tokens.\n\n" +
-			"--final moves an instance: no server may run, and afterwards none starts with the originals of the logs. Only " +
+			"--final moves an instance: no server may run, and afterwards none starts with the " +
+			"originals of the logs. Only " +
 			"after a\n" +
 			"final backup do the logs continue without further questions where it is restored.",
 		Example: "  mayfly backup --config /etc/mayfly/mayfly.yaml --out /backup/mayfly.tar\n" +
@@ -84,7 +88,8 @@ func newBackup() *cobra.Command {
 	fl := cmd.Flags()
 	fl.StringVar(&path, "config", "", "configuration file (required)")
 	fl.StringVar(&to, "out", "", "file for the archive, which must not exist, or - for standard output (required)")
-	fl.BoolVar(&final, "final", false, "move the instance: no server may run, and none starts with the originals afterwards")
+	fl.BoolVar(&final, "final", false,
+		"move the instance: no server may run, and none starts with the originals afterwards")
 	fl.BoolVar(&asJSON, "json", false, "print the manifest as JSON")
 	return cmd
 }
@@ -140,8 +145,9 @@ func printBackup(w io.Writer, m *backup.Manifest, to string) error {
 	if to == standardStream {
 		return nil
 	}
-	return terminal.Flow(w, st, "The archive has private keys: keep it where only you can read it. Try it: mayfly restore "+
-		"--from "+shell.Quote(to)+" --to DIR")
+	return terminal.Flow(w, st,
+		"The archive has private keys: keep it where only you can read it. Try it: mayfly restore "+
+			"--from "+shell.Quote(to)+" --to DIR")
 }
 
 // describeBackup prints what an archive has.
@@ -166,14 +172,18 @@ func newRestore() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "restore --from FILE --to DIR",
 		Short: "Restore an instance from a backup, and verify all of it",
-		Long: "restore writes the instance into a new directory. Before that it verifies everything: the digest of each file, " +
+		Long: "restore writes the instance into a new directory. Before that it verifies everything: the " +
+			"digest of each file, " +
 			"the\n" +
-			"configuration, every hash, entry and signature of the logs, and the chain of the journal. It overwrites no " +
+			"configuration, every hash, entry and signature of the logs, and the chain of the " +
+			"journal. It overwrites no " +
 			"file. Run it as\n" +
 			"the user that the CA runs as.\n\n" +
-			"A log must never sign two histories. After the backup of a running server, the server may have signed more. The " +
+			"A log must never sign two histories. After the backup of a running server, the server may " +
+			"have signed more. The " +
 			"logs are\n" +
-			"therefore marked, and the server does not start, until \"mayfly log rotate --restored\" has closed them and " +
+			"therefore marked, and the server does not start, until \"mayfly log rotate " +
+			"--restored\" has closed them and " +
 			"made logs with\n" +
 			"new keys: signatures from before still verify. After a final backup (\"mayfly backup --final\") the logs " +
 			"continue.",
@@ -213,7 +223,8 @@ func newRestore() *cobra.Command {
 	fl.StringVar(&from, "from", "", "archive, or - for standard input (required)")
 	fl.StringVar(&o.Dir, "to", "", "directory for the instance; it must not exist, or be empty (required)")
 	fl.BoolVar(&o.Unchanged, "unchanged", false,
-		"state that no server has signed anything since the backup: the logs continue. If that is wrong, they sign a second history")
+		"state that no server has signed anything since the backup: the logs continue. If that is wrong, they "+
+			"sign a second history")
 	fl.BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
@@ -233,11 +244,13 @@ func printRestored(w io.Writer, r *backup.Restored) error {
 	}
 	config := shell.Quote(r.Config)
 	if !r.Continue && len(m.Logs) > 0 {
-		if err := terminal.Flow(w, st, "The server may have signed more after the backup, so its logs do not continue. "+
-			"Close them, make logs with new keys, and give verifiers the new trusted root:"); err != nil {
+		if err := terminal.Flow(w, st,
+			"The server may have signed more after the backup, so its logs do not continue. "+
+				"Close them, make logs with new keys, and give verifiers the new trusted root:"); err != nil {
 			return err
 		}
-		fmt.Fprintf(w, "mayfly log rotate --config %s --restored --yes\nmayfly trust export --config %s --url %s --out trust\n",
+		fmt.Fprintf(w,
+			"mayfly log rotate --config %s --restored --yes\nmayfly trust export --config %s --url %s --out trust\n",
 			config, config, "URL")
 	}
 	_, err := fmt.Fprintf(w, "mayfly doctor --config %s\nmayfly serve --config %s\n", config, config)

@@ -68,7 +68,8 @@ func configIn(dir string) string { return filepath.Join(dir, "mayfly.yaml") }
 // trust exports the trusted root of the configuration in a directory, and returns its path.
 func (i *initialised) trust(dir string) string {
 	i.t.Helper()
-	i.must("trust", "export", "--config", configIn(dir), "--url", "http://"+i.http, "--out", filepath.Join(dir, "trust"))
+	i.must("trust", "export", "--config", configIn(dir), "--url", "http://"+i.http, "--out",
+		filepath.Join(dir, "trust"))
 	return filepath.Join(dir, "trust", "trusted_root.json")
 }
 
@@ -79,7 +80,8 @@ func (i *initialised) request(out, trustedRoot string) error {
 		"--trusted-root", trustedRoot,
 	}
 	var text, errs bytes.Buffer
-	if status := run(context.Background(), args, cli.Streams{In: strings.NewReader(""), Out: &text, Err: &errs}); status != 0 {
+	if status := run(context.Background(), args,
+		cli.Streams{In: strings.NewReader(""), Out: &text, Err: &errs}); status != 0 {
 		return errors.New(errs.String())
 	}
 	return nil
@@ -96,8 +98,9 @@ func (i *initialised) refused(dir string) string {
 }
 
 // The drill: backups are made while certificates are issued, the server is killed, and the newest backup is restored on
-// another machine. There the server refuses to continue the log, until the log is closed and a new one takes over. Every
-// certificate that was issued before still verifies, the journal and both logs are intact, and certificates are issued.
+// another machine. There the server refuses to continue the log, until the log is closed and a new one takes over.
+// Every certificate that was issued before still verifies, the journal and both logs are intact, and certificates are
+// issued.
 func TestBackupDrill(t *testing.T) {
 	t.Parallel()
 	i := newInitialised(t)
@@ -127,7 +130,8 @@ func TestBackupDrill(t *testing.T) {
 		before := issued.Load()
 		archive = filepath.Join(work, fmt.Sprintf("backup-%d.tar", n))
 		var m backup.Manifest
-		if err := json.Unmarshal([]byte(i.must("backup", "--config", configIn(i.dir), "--out", archive, "--json")), &m); err != nil {
+		if err := json.Unmarshal([]byte(i.must("backup", "--config", configIn(i.dir), "--out", archive, "--json")),
+			&m); err != nil {
 			t.Fatal(err)
 		}
 		if size := m.Logs[0].Shards[0].Size; int64(size) < before || m.Journal.Seq < 2*uint64(before) {
@@ -192,14 +196,16 @@ func TestBackupFinal(t *testing.T) {
 	}
 	archive := filepath.Join(t.TempDir(), "final.tar")
 	args := []string{"backup", "--config", configIn(i.dir), "--out", archive, "--final"}
-	if status, _, errs := command(t, args...); status != cli.ExitUsage || !strings.Contains(errs, "stop it first") || there(archive) {
+	if status, _, errs := command(t, args...); status != cli.ExitUsage ||
+		!strings.Contains(errs, "stop it first") || there(archive) {
 		t.Fatal(status, errs)
 	}
 	if err := s.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	i.must(args...)
-	if status, _, errs := command(t, args...); status != cli.ExitFailed || !strings.Contains(errs, "never overwritten") {
+	if status, _, errs := command(t, args...); status != cli.ExitFailed ||
+		!strings.Contains(errs, "never overwritten") {
 		t.Error(status, errs)
 	}
 	if out := i.refused(i.dir); !strings.Contains(out, "the log was moved by the backup") {
@@ -241,7 +247,8 @@ func TestBackupStream(t *testing.T) {
 		"--from and --to are required": "restore --from x",
 		"no-such.yaml: cannot be read": "backup --config no-such.yaml --out x",
 	} {
-		if status, _, errs := command(t, strings.Fields(args)...); status != cli.ExitUsage || !strings.Contains(errs, want) {
+		if status, _, errs := command(t, strings.Fields(args)...); status != cli.ExitUsage ||
+			!strings.Contains(errs, want) {
 			t.Errorf("%s: %d %s", args, status, errs)
 		}
 	}

@@ -26,9 +26,12 @@ func newDev(o *cli.Common) *cobra.Command {
 		Short: "Run a complete private Sigstore on this machine, with nothing to configure",
 		Long: "dev runs on loopback addresses, in one process: a CA, a log of certificates, a log of signatures " +
 			"(Rekor), a timestamp\n" +
-			"authority, a TUF repository and a small OpenID Connect provider. Keys, logs and trust material are in one\n" +
-			"directory, which the next start uses again. When all is ready, dev signs with every service, verifies the\n" +
-			"signature, and prints a line to copy for each client. The provider signs in everyone: it is for development only\n" +
+			"authority, a TUF repository and a small OpenID Connect provider. Keys, logs and trust " +
+			"material are in one\n" +
+			"directory, which the next start uses again. When all is ready, dev signs with every " +
+			"service, verifies the\n" +
+			"signature, and prints a line to copy for each client. The provider signs in everyone: it is " +
+			"for development only\n" +
 			"and listens on loopback only.",
 		Example: "  mayfly dev\n  mayfly dev --dir /tmp/ca --http 127.0.0.1:8080 --grpc off",
 		Args:    cobra.NoArgs,

@@ -362,7 +362,8 @@ func TestDocumentedLines(t *testing.T) {
 			ports := docPorts(t)
 			script := "set -eu\ntrap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT\n"
 			// these pages start their own
-			if !slices.Contains([]string{"getting-started.md", "ceremony.md", "timestamps.md", "signature-log.md"}, page) {
+			if !slices.Contains([]string{"getting-started.md", "ceremony.md", "timestamps.md", "signature-log.md"},
+				page) {
 				p, err := process.Dev(dir)
 				if err != nil {
 					t.Fatal(err)

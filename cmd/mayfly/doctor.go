@@ -27,9 +27,11 @@ func newDoctor() *cobra.Command {
 			"last row is the whole path, from a token to SCTs: a run of the canary of the running CA. " +
 			"If no CA is running, --trial\n" +
 			"tries the path in this process. Run doctor as the user that the CA runs as.\n\n" +
-			"With --token-file, doctor also signs once with every service of the running CA, over the URLs that clients " +
+			"With --token-file, doctor also signs once with every service of the running CA, over " +
+			"the URLs that clients " +
 			"use: a\n" +
-			"certificate, a timestamp, an entry in the log of signatures. It fetches the trusted root as clients do, and " +
+			"certificate, a timestamp, an entry in the log of signatures. It fetches the trusted " +
+			"root as clients do, and " +
 			"verifies the\n" +
 			"signature with that. SSL_CERT_FILE names the CA certificates of a private TLS CA.\n\n" +
 			"Exit status: 0 there is no problem (there may be warnings), 3 there is a problem, 2 the " +
@@ -66,7 +68,10 @@ func newDoctor() *cobra.Command {
 				err = r.Write(cmd.OutOrStdout())
 			}
 			if err == nil && !r.OK {
-				err = &cli.Error{Status: cli.ExitFound, Err: fmt.Errorf("mayfly: %s found", human.Count(r.Problems(), "problem"))}
+				err = &cli.Error{
+					Status: cli.ExitFound,
+					Err:    fmt.Errorf("mayfly: %s found", human.Count(r.Problems(), "problem")),
+				}
 			}
 			return err
 		}),
@@ -77,7 +82,8 @@ func newDoctor() *cobra.Command {
 		"URL of the admin listener of a running CA; may be repeated; by default that "+
 			"of the configuration")
 	fl.StringVar(&tokenFile, "token-file", "",
-		"file with an ID token that the CA accepts (\"-\" is standard input): sign once with every service, and verify as a client")
+		"file with an ID token that the CA accepts (\"-\" is standard input): sign once with every service, "+
+			"and verify as a client")
 	fl.BoolVar(&o.Trial, "trial", false, "try the whole path in this process if no CA is running")
 	fl.BoolVar(&asJSON, "json", false, "print JSON")
 	f.register(cmd)

@@ -37,7 +37,8 @@ const findTimeout = 30 * time.Second
 func newFind() *cobra.Command {
 	f := &findFlags{}
 	cmd := &cobra.Command{
-		Use:   "find {--url URL | --config FILE} {--artifact FILE | --digest DIGEST | --identity NAME | --serial NUMBER}",
+		Use: "find {--url URL | --config FILE} {--artifact FILE | --digest DIGEST | --identity " +
+			"NAME | --serial NUMBER}",
 		Short: "Find who signed an artifact, or what an identity signed",
 		Long: "find searches the logs of a CA: the certificates in its Certificate Transparency log and the " +
 			"signatures in its log of\n" +
@@ -46,7 +47,8 @@ func newFind() *cobra.Command {
 			"The configuration needs find: {dir: index} (docs/find.md).\n\n" +
 			"Exit status: 0 entries were found, 3 none.",
 		Example: "  mayfly find --url https://ca.example.com --artifact app.tar.gz\n" +
-			"  mayfly find --config mayfly.yaml --identity alice@example.com --issuer https://accounts.example.com --json",
+			"  mayfly find --config mayfly.yaml --identity alice@example.com --issuer " +
+			"https://accounts.example.com --json",
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
 			if err := f.check(); err != nil {
@@ -154,8 +156,12 @@ func (f *findFlags) inFile(cmd *cobra.Command, cfg *config.Config) (_ *find.Answ
 	progress := terminal.NewProgress(cmd.ErrOrStderr())
 	defer progress.Clear()
 	x, err := find.Open(*cfg.Find, find.Options{
-		Sources:  func() ([]find.Source, error) { return node.FindSources(cfg) },
-		Progress: func(log string, read, size uint64) { progress.Showf("log %s: %d of %d entries read", log, read, size) },
+		Sources: func() ([]find.Source, error) { return node.FindSources(cfg) },
+		Progress: func(log string, read,
+			size uint64,
+		) {
+			progress.Showf("log %s: %d of %d entries read", log, read, size)
+		},
 	})
 	if err != nil {
 		return nil, err

@@ -39,7 +39,8 @@ func newInit(o *cli.Common) *cobra.Command {
 			"prints both commands. In a terminal, init asks for each value that no flag sets.\n\n" +
 			"With --private-sigstore, init makes a complete Sigstore: also the keys and chains of the CA and of a " +
 			"timestamp authority,\n" +
-			"both logs, and a TUF repository that gives clients all they need. The server can start at once. The keys that " +
+			"both logs, and a TUF repository that gives clients all they need. The server can start " +
+			"at once. The keys that " +
 			"it does not\n" +
 			"need are in a directory of their own (--offline): move them to a medium that is kept offline.\n\n" +
 			"The configuration is checked before it is written. init overwrites no file.",
@@ -47,8 +48,10 @@ func newInit(o *cli.Common) *cobra.Command {
 			"    --issuer https://accounts.example.com --owner example.com --tls-certificate tls.pem --tls-key " +
 			"tls-key.pem\n" +
 			"  mayfly init ca --url https://ca.example.com --profile github-workflow --owner example --acme\n" +
-			"  mayfly init --private-sigstore /var/lib/sigstore --url https://sigstore.example.com --organization Example \\\n" +
-			"    --issuer https://accounts.example.com --owner example.com --acme --password-file /etc/sigstore/password \\\n" +
+			"  mayfly init --private-sigstore /var/lib/sigstore --url https://sigstore.example.com " +
+			"--organization Example \\\n" +
+			"    --issuer https://accounts.example.com --owner example.com --acme --password-file " +
+			"/etc/sigstore/password \\\n" +
 			"    --offline /media/stick --root-password-env ROOT_PASSWORD",
 		Args: cobra.MaximumNArgs(1),
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
@@ -67,9 +70,11 @@ func newInit(o *cli.Common) *cobra.Command {
 	fl.StringVar(&p.Organization, "organization", "", "name of the operator")
 	fl.StringVar(&f.issuer.URL, "issuer", "", "URL of the identity provider whose tokens get certificates")
 	fl.StringVar(&f.issuer.Profile, "profile", "",
-		"profile of the tokens of a CI system (\"mayfly config profiles\"); without it, certificates name e-mail addresses")
+		"profile of the tokens of a CI system (\"mayfly config profiles\"); without it, certificates "+
+			"name e-mail addresses")
 	fl.StringVar(&f.issuer.Owner, "owner", "",
-		"whose tokens get certificates: organization of GitHub, group of GitLab, or domain of e-mail addresses (default: all)")
+		"whose tokens get certificates: organization of GitHub, group of GitLab, or domain of e-mail "+
+			"addresses (default: all)")
 	fl.StringVar(&f.issuer.ClientID, "client-id", "sigstore", "audience of the tokens")
 	fl.StringVar(&f.issuer.Web, "web", "", "web address of a CI system that you run, such as https://git.example.com")
 	fl.StringVar(&p.TLS.Certificate, "tls-certificate", "", "file with the TLS certificate of the server (PEM)")
@@ -193,8 +198,9 @@ func (f *initFlags) guide(ask *asker) error {
 	if p.Dir != "" && p.URL != "" && p.Organization != "" && (f.issuer.URL != "" || f.issuer.Profile != "") {
 		return nil // the rest has defaults, or is an error that names the flag
 	}
-	fmt.Fprint(ask.out, "This writes the configuration of a new server. Nothing is written before the last question, and "+
-		"no file is replaced.\n\n")
+	fmt.Fprint(ask.out,
+		"This writes the configuration of a new server. Nothing is written before the last question, and "+
+			"no file is replaced.\n\n")
 	for _, q := range []struct {
 		at                 *string
 		question, fallback string
@@ -232,7 +238,9 @@ func (f *initFlags) guideIssuer(ask *asker) error {
 	if i.URL != "" || i.Profile != "" {
 		return nil
 	}
-	kind, err := ask.ask("Who signs? people (with e-mail addresses), github (workflows), gitlab (pipelines), or a profile "+
+	kind,
+		err := ask.ask("Who signs? people (with e-mail addresses), github (workflows), gitlab "+
+		"(pipelines), or a profile "+
 		"of \"mayfly config profiles\"", answerPeople)
 	if err != nil {
 		return err
@@ -241,9 +249,11 @@ func (f *initFlags) guideIssuer(ask *asker) error {
 	switch kind {
 	case answerPeople:
 		owner = "Domain of their e-mail addresses (empty: every domain)"
-		i.URL, err = ask.ask("URL of their identity provider (the issuer of its tokens)", "https://accounts.example.com")
+		i.URL, err = ask.ask("URL of their identity provider (the issuer of its tokens)",
+			"https://accounts.example.com")
 	case answerGitHub:
-		i.Profile, i.URL, owner = setup.GitHub, setup.GitHubURL, "Organization whose workflows get certificates (empty: all)"
+		i.Profile, i.URL, owner = setup.GitHub, setup.GitHubURL,
+			"Organization whose workflows get certificates (empty: all)"
 	case answerGitLab:
 		i.Profile, owner = setup.GitLab, "Group whose pipelines get certificates (empty: all)"
 		i.URL, err = ask.ask("URL of GitLab", setup.GitLabURL)
@@ -266,7 +276,9 @@ func (f *initFlags) guideTLS(ask *asker) error {
 	if !strings.HasPrefix(f.plan.URL, "https:") || t.Certificate != "" || t.Key != "" || t.ACME || t.Proxy {
 		return nil
 	}
-	kind, err := ask.ask("Where is the TLS certificate from? acme (Let's Encrypt), proxy (a proxy on this machine has it), "+
+	kind,
+		err := ask.ask("Where is the TLS certificate from? acme (Let's Encrypt), proxy (a proxy on "+
+		"this machine has it), "+
 		"or the path of a file", "acme")
 	switch {
 	case err != nil:
@@ -293,7 +305,8 @@ func (f *initFlags) print(out io.Writer, w *setup.Written) error {
 		fmt.Fprintf(out, "# The key of the CA is %s. Make its chain from a plan: docs/ceremony.md.\n"+
 			"# The chain belongs in %s.\n", p.CAKey, filepath.Join(p.Dir, setup.CADir, "chain.pem"))
 	} else {
-		fmt.Fprintf(out, "# The key and the chain of the CA, then the server:\nmayfly ca init --dir %s --organization %s%s\n",
+		fmt.Fprintf(out,
+			"# The key and the chain of the CA, then the server:\nmayfly ca init --dir %s --organization %s%s\n",
 			shell.Quote(filepath.Join(p.Dir, setup.CADir)), shell.Quote(p.Organization), f.passwordFlags())
 	}
 	_, err := fmt.Fprintf(out, "mayfly serve --config %s\n# In a second terminal, what works and what does not:\n"+
@@ -306,8 +319,9 @@ func (f *initFlags) printPrivate(out io.Writer, w *setup.Written) error {
 	p := &f.plan
 	in := func(name string) string { return filepath.Join(p.Dir, name) }
 	fmt.Fprintf(out, "# %s is a complete Sigstore: read %s and %s.\n", p.Dir, setup.ConfigFile, setup.IssuersFile)
-	fmt.Fprintf(out, "# Move the keys in %s to a medium that is kept offline, with a copy elsewhere: the roots of both\n"+
-		"# chains, and the keys of the TUF roles root and targets. The server does not need them.\n", w.Offline)
+	fmt.Fprintf(out,
+		"# Move the keys in %s to a medium that is kept offline, with a copy elsewhere: the roots of both\n"+
+			"# chains, and the keys of the TUF roles root and targets. The server does not need them.\n", w.Offline)
 	if s := p.Password; s != nil && s.Env != "" {
 		fmt.Fprintf(out, "# The server gets the password of its keys from the environment variable %s.\n", s.Env)
 	}

@@ -50,7 +50,8 @@ func TestInit(t *testing.T) {
 		t.Fatal(out, errs)
 	}
 	if status, out, errs := command(t, "request", "--url", s.URL(), "--token-file", token, "--trusted-root",
-		dir+"/trust/trusted_root.json", "--out", dir+"/cert.pem"); status != 0 || !strings.Contains(out, "alice@example.com") {
+		dir+"/trust/trusted_root.json", "--out", dir+"/cert.pem"); status != 0 ||
+		!strings.Contains(out, "alice@example.com") {
 		t.Fatal(status, out, errs)
 	}
 	l := &auditLab{t: t, dir: dir}
@@ -63,7 +64,8 @@ func TestInit(t *testing.T) {
 			t.Errorf("%+v", row)
 		}
 	}
-	if status, out, errs := command(t, "audit", "query", dir+"/journal/journal.jsonl", "--san", "alice@example.com"); status != 0 ||
+	if status, out, errs := command(t, "audit", "query", dir+"/journal/journal.jsonl", "--san",
+		"alice@example.com"); status != 0 ||
 		!strings.Contains(out, "issued") {
 		t.Error(status, out, errs)
 	}
@@ -74,7 +76,8 @@ func TestInitRefused(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "server")
 	right := []string{
-		dir, "--url", "https://ca.example.com", "--organization", "Example", "--issuer", "https://a.example.com", "--proxy",
+		dir, "--url", "https://ca.example.com", "--organization", "Example", "--issuer",
+		"https://a.example.com", "--proxy",
 		"--no-password",
 	}
 	for want, more := range map[string]string{
@@ -93,7 +96,8 @@ func TestInitRefused(t *testing.T) {
 			t.Errorf("%s: %d %s, want %s", more, status, errs, want)
 		}
 	}
-	if status, _, errs := command(t, "init"); status != cli.ExitUsage || !strings.Contains(errs, "the directory is missing") {
+	if status, _, errs := command(t, "init"); status != cli.ExitUsage ||
+		!strings.Contains(errs, "the directory is missing") {
 		t.Error(status, errs)
 	}
 	for range 2 {
@@ -118,17 +122,20 @@ func TestInitPrivateSigstore(t *testing.T) {
 	t.Setenv("SIGSTORE_TEST_SERVER", "correct-horse-battery")
 	t.Setenv("SIGSTORE_TEST_ROOTS", "staple-and-more")
 	args := []string{
-		"init", "--private-sigstore", dir, "--url", "http://" + http, "--admin", admin, "--organization", "Example Inc.",
+		"init", "--private-sigstore", dir, "--url", "http://" + http, "--admin", admin,
+		"--organization", "Example Inc.",
 		"--issuer", provider.URL(), "--owner", "example.com", "--password-env", "SIGSTORE_TEST_SERVER",
 	}
-	if status, _, errs := command(t, args...); status != cli.ExitUsage || !strings.Contains(errs, "--root-password-env") || there(dir) {
+	if status, _, errs := command(t, args...); status != cli.ExitUsage ||
+		!strings.Contains(errs, "--root-password-env") || there(dir) {
 		t.Fatal(status, errs)
 	}
 	status, out, errs := command(t, append(args, "--root-password-env", "SIGSTORE_TEST_ROOTS")...)
 	if status != 0 || strings.Count(errs, "\n") != 1 || !strings.Contains(errs, "tsa.clock.servers") {
 		t.Fatal(status, errs)
 	}
-	if !strings.Contains(out, "mayfly serve --config "+dir+"/mayfly.yaml") || strings.Contains(out, "correct-horse") || strings.Contains(out, "staple") {
+	if !strings.Contains(out, "mayfly serve --config "+dir+"/mayfly.yaml") || strings.Contains(out, "correct-horse") ||
+		strings.Contains(out, "staple") {
 		t.Error(out)
 	}
 	if err := os.Rename(filepath.Join(dir, "offline"), filepath.Join(t.TempDir(), "stick")); err != nil {
@@ -143,25 +150,29 @@ func TestInitPrivateSigstore(t *testing.T) {
 	rows := map[string]doctor.Row{}
 	for _, row := range report.Rows {
 		rows[row.Check] = row
-		if (row.State == doctor.Problem || row.State == doctor.Warning) && !strings.Contains(row.Cause, "tsa.clock.servers") &&
+		if (row.State == doctor.Problem || row.State == doctor.Warning) &&
+			!strings.Contains(row.Cause, "tsa.clock.servers") &&
 			!strings.Contains(row.Cause, "time servers") {
 			t.Errorf("%+v", row)
 		}
 	}
 	if r := rows["signature"]; r.State != doctor.OK || !strings.Contains(r.Cause, "certificate") ||
-		!strings.Contains(r.Cause, "timestamp") || !strings.Contains(r.Cause, "log entry") || !strings.Contains(r.Cause, "verification") {
+		!strings.Contains(r.Cause, "timestamp") || !strings.Contains(r.Cause, "log entry") ||
+		!strings.Contains(r.Cause, "verification") {
 		t.Errorf("%+v", r)
 	}
 	if r := rows["files of clients"]; r.State != doctor.OK {
 		t.Errorf("%+v", r)
 	}
 	// A token that the CA refuses is a problem, with the cause.
-	if err := os.WriteFile(token, []byte(provider.Token(map[string]any{"email": "bob@example.org"})), 0o600); err != nil {
+	if err := os.WriteFile(token, []byte(provider.Token(map[string]any{"email": "bob@example.org"})),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	report, code = l.doctor(":", nil, "--token-file", token)
 	last := report.Rows[slices.IndexFunc(report.Rows, func(r doctor.Row) bool { return r.Check == "signature" })]
-	if code != cli.ExitFound || last.State != doctor.Problem || !strings.Contains(last.Cause, "the CA would refuse the token") {
+	if code != cli.ExitFound || last.State != doctor.Problem ||
+		!strings.Contains(last.Cause, "the CA would refuse the token") {
 		t.Errorf("%d %+v", code, last)
 	}
 }

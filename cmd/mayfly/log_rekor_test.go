@@ -122,7 +122,8 @@ func TestLogOfSignatures(t *testing.T) {
 	} {
 		run := func(args ...string) string {
 			t.Helper()
-			out, err := process.Mayfly(dir, append(append([]string{"log"}, args...), append(at, "--log", "rekor")...)...)
+			out, err := process.Mayfly(dir, append(append([]string{"log"}, args...),
+				append(at, "--log", "rekor")...)...)
 			if err != nil {
 				var exit *exec.ExitError
 				errors.As(err, &exit)
@@ -148,7 +149,8 @@ func TestLogOfSignatures(t *testing.T) {
 			if err := json.Unmarshal(lines.Bytes(), &line); err != nil {
 				t.Fatal(err)
 			}
-			if e, err := entry.Parse(line.Entry); err != nil || line.Problem != "" || line.Digest != e.Digest.String() ||
+			if e, err := entry.Parse(line.Entry); err != nil || line.Problem != "" ||
+				line.Digest != e.Digest.String() ||
 				len(line.Signers) != 1 || (line.Signers[0].Key == "") != (n == 0) {
 				t.Errorf("%+v: %v", line, err)
 			}

@@ -49,8 +49,10 @@ func newRoot() *cobra.Command {
 	root.Version = version.Read().Version
 	root.SetVersionTemplate("mayfly {{.Version}}\n")
 	o.Add(root)
-	root.AddCommand(newDev(o), newInit(o), newServe(o), newStatus(), newDoctor(), newRequest(o), newInspect(), newVerify(),
-		newFind(), newConfig(), newCA(), newTrust(), newAudit(), newLog(o), newBackup(), newRestore(), newSLO(), newBench(),
+	root.AddCommand(newDev(o), newInit(o), newServe(o), newStatus(), newDoctor(), newRequest(o),
+		newInspect(), newVerify(),
+		newFind(), newConfig(), newCA(), newTrust(), newAudit(), newLog(o), newBackup(), newRestore(),
+		newSLO(), newBench(),
 		newVersion())
 	cli.ExplainArguments(root)
 	return root

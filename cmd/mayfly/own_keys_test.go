@@ -55,7 +55,8 @@ func TestOwnKeysAreRefused(t *testing.T) {
 		PKI: p, Issuer: provider.URL(), Embedded: true,
 		CA: fmt.Sprintf("  trust: [%q]\n", filepath.Join(dir, "former.pem")),
 		More: fmt.Sprintf("  logs: [{name: remote, url: %q, public_key: %q}]\ntsa: {file: {chain: %q, key: %q}}\n",
-			remote.URL(), filepath.Join(dir, "remote.pem"), filepath.Join(dir, "tsa.pem"), filepath.Join(dir, "tsa.key")),
+			remote.URL(), filepath.Join(dir, "remote.pem"), filepath.Join(dir, "tsa.pem"),
+			filepath.Join(dir, "tsa.key")),
 	})
 	embedded := s.Read(t, "log/log.pub.pem")
 	blocks, err := pemfile.Decode(embedded)

@@ -33,8 +33,8 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/process"
 )
 
-// logged makes a bundle as clients do: with a certificate of the CA and an entry in its log of signatures. envelope says
-// that the message is the payload of a DSSE envelope.
+// logged makes a bundle as clients do: with a certificate of the CA and an entry in its log of signatures. envelope
+// says that the message is the payload of a DSSE envelope.
 func logged(t *testing.T, s *process.Server, token string, message []byte, envelope bool) *bundle.Bundle {
 	t.Helper()
 	c, err := client.New(client.Options{URL: s.URL(), SkipVerify: true})
@@ -87,9 +87,9 @@ func fatal(t *testing.T, err error) {
 	}
 }
 
-// A client signs with a certificate of the CA and logs the signature in the log of the same process, and a verifier with
-// the exported trusted root accepts the bundle, also after a kill. Only signatures of
-// certificates of this CA are logged. The journal has each decision.
+// A client signs with a certificate of the CA and logs the signature in the log of the same process, and a verifier
+// with the exported trusted root accepts the bundle, also after a kill. Only signatures of certificates of this CA are
+// logged. The journal has each decision.
 func TestRekor(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
@@ -122,8 +122,12 @@ func TestRekor(t *testing.T) {
 	verifies(blob, "first")
 	digest := sha256.Sum256([]byte("second"))
 	statement, err := json.Marshal(map[string]any{
-		"_type": "https://in-toto.io/Statement/v1", "predicateType": "https://example.com/p", "predicate": map[string]any{},
-		"subject": []any{map[string]any{"name": "second", "digest": map[string]any{"sha256": hex.EncodeToString(digest[:])}}},
+		"_type": "https://in-toto.io/Statement/v1", "predicateType": "https://example.com/p",
+		"predicate": map[string]any{},
+		"subject": []any{map[string]any{
+			"name":   "second",
+			"digest": map[string]any{"sha256": hex.EncodeToString(digest[:])},
+		}},
 	})
 	fatal(t, err)
 	attested := logged(t, s, provider.Token(nil), statement, true)

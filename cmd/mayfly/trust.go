@@ -120,7 +120,8 @@ func (f *exportFlags) run(w, warnings io.Writer) error {
 		fmt.Fprintln(warnings,
 			"warning: there is neither a timestamp authority nor a Rekor log, so a signature verifies only while its "+
 				"certificate is valid "+
-				"(10 minutes); write tsa in the configuration, or name one with --tsa and --tsa-chain, or with --rekor and "+
+				"(10 minutes); write tsa in the configuration, or name one with --tsa and "+
+				"--tsa-chain, or with --rekor and "+
 				"--rekor-key")
 	}
 	for _, name := range []string{trust.RootName, trust.SigningName, trust.ConfigName} {

@@ -42,7 +42,8 @@ func newTUF() *cobra.Command {
 			"change on its own.\n\n" +
 			"The CA serves DIR/repository (publish.tuf.serve), or a web server does. DIR/keys is secret; " +
 			"MAYFLY_TUF_PASSWORD\n" +
-			"encrypts the keys. DIR/keys/published is a copy of what was published: each command verifies DIR/repository against this copy, as a " +
+			"encrypts the keys. DIR/keys/published is a copy of what was published: each command verifies " +
+			"DIR/repository against this copy, as a " +
 			"client does, and signs\nnothing else.",
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error { return cmd.Help() }),
@@ -131,7 +132,8 @@ func (f *tufFlags) newPublish() *cobra.Command {
 			"the old state or the\n" +
 			"new one; after a crash the next command completes the change. A repository that someone else " +
 			"has changed is refused.\n\n" +
-			"With --signed it publishes what \"mayfly trust tuf sign\" wrote. A running CA with publish.tuf.update does " +
+			"With --signed it publishes what \"mayfly trust tuf sign\" wrote. A running CA with " +
+			"publish.tuf.update does " +
 			"this itself.",
 		Example: "  mayfly trust tuf publish --dir tuf/ trust/trusted_root.json trust/signing_config.json\n  mayfly " +
 			"trust tuf publish --dir tuf/",
@@ -183,7 +185,8 @@ func (f *tufFlags) newRequest() *cobra.Command {
 	return &cobra.Command{
 		Use:   "request --dir DIR [FILE...]",
 		Short: "Ask the holder of the offline keys to sign",
-		Long: "request writes DIR/request.json for \"mayfly trust tuf sign\": to publish the files that differ from the " +
+		Long: "request writes DIR/request.json for \"mayfly trust tuf sign\": to publish the files " +
+			"that differ from the " +
 			"published ones,\n" +
 			"and to renew metadata of root and targets that expires soon. It needs no key. A running CA with " +
 			"publish.tuf.update\nwrites this file itself.",
@@ -202,8 +205,9 @@ func (f *tufFlags) newRequest() *cobra.Command {
 				return err
 			}
 			if data == nil {
-				fmt.Fprintln(cmd.ErrOrStderr(), "Nothing must be signed: the files are published, and no metadata of root "+
-					"and targets expires soon.")
+				fmt.Fprintln(cmd.ErrOrStderr(),
+					"Nothing must be signed: the files are published, and no metadata of root "+
+						"and targets expires soon.")
 				return nil
 			}
 			name := filepath.Join(f.dir, trust.RequestName)
@@ -268,7 +272,8 @@ func (f *tufFlags) newSign() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&out, "out", "", "file for the signed metadata (required)")
 	cmd.Flags().BoolVar(&yes, "yes", false, "sign without asking")
-	cmd.Flags().BoolVar(&again, "again", false, "sign although what was signed last is not published, because it was lost")
+	cmd.Flags().BoolVar(&again, "again", false,
+		"sign although what was signed last is not published, because it was lost")
 	return cmd
 }
 

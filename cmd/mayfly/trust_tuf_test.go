@@ -132,11 +132,13 @@ func TestServeAsksForSignatures(t *testing.T) {
 	}
 	signed := func(logs int) {
 		t.Helper()
-		p.Until(t, "asked", func() bool { return exists("tuf/request.json") && strings.Contains(p.ready(), "request.json") })
+		p.Until(t, "asked",
+			func() bool { return exists("tuf/request.json") && strings.Contains(p.ready(), "request.json") })
 		if m, err := p.fetched(); err == nil && len(m.Logs) == logs {
 			t.Error("published without a signature")
 		}
-		out := p.run("trust", "tuf", "sign", "--dir", "offline", "--out", "tuf/signed.json", "--yes", "tuf/request.json")
+		out := p.run("trust", "tuf", "sign", "--dir", "offline", "--out", "tuf/signed.json", "--yes",
+			"tuf/request.json")
 		if !strings.Contains(out, "+ verifiers trust the CT log") {
 			t.Error(out)
 		}

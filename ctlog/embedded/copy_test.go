@@ -35,8 +35,8 @@ func copyTo(t *testing.T, c embedded.Config, to string) []tlog.Copied {
 	return copied
 }
 
-// A copy that is made while entries are added is one state of the log: its tiles give the root of its tree, it has every
-// entry that was acknowledged before the copy began, and a log that continues from it accepts entries.
+// A copy that is made while entries are added is one state of the log: its tiles give the root of its tree, it has
+// every entry that was acknowledged before the copy began, and a log that continues from it accepts entries.
 func TestCopyUnderLoad(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -165,7 +165,8 @@ func TestRestoredWithFuture(t *testing.T) {
 	}
 	s := openStore(t, restored, tlog.Options{})
 	defer shutStore(t, s)
-	if got := names(s.Open()); !strings.Contains(got, made.Name) || !strings.Contains(got, future.Name) || len(s.Open()) != 2 {
+	if got := names(s.Open()); !strings.Contains(got, made.Name) || !strings.Contains(got, future.Name) ||
+		len(s.Open()) != 2 {
 		t.Errorf("%s", got)
 	}
 }

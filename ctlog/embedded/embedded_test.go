@@ -38,7 +38,8 @@ func TestMain(m *testing.M) {
 		return
 	}
 	if dir := os.Getenv("MAYFLY_TEST_ROTATE_DIR"); dir != "" {
-		if _, err := (embedded.Config{Dir: dir, Origin: origin}).Log().MakeShard(rotationForTest(), time.Now()); err != nil {
+		if _, err := (embedded.Config{Dir: dir, Origin: origin}).Log().MakeShard(rotationForTest(),
+			time.Now()); err != nil {
 			fmt.Println("error", err)
 			os.Exit(1)
 		}

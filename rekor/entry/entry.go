@@ -1,7 +1,7 @@
 // Package entry reads the entries of a log of signatures: what was signed, and with which certificate or key.
 //
-// An entry is canonical JSON (RFC 8785): of the message Entry in Rekor's entry.proto, or of a hashedrekord or dsse entry
-// of Rekor v1. The package verifies no signature: a log MUST have done that before it accepted the entry.
+// An entry is canonical JSON (RFC 8785): of the message Entry in Rekor's entry.proto, or of a hashedrekord or dsse
+// entry of Rekor v1. The package verifies no signature: a log MUST have done that before it accepted the entry.
 package entry
 
 import (

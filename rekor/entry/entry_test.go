@@ -72,10 +72,11 @@ func TestParseRefuses(t *testing.T) {
 	_, byKey := key()
 	good := body(entry.HashedRekord, byKey)
 	for name, bad := range map[string]string{
-		"empty":             "",
-		"no JSON":           "hello",
-		"space":             strings.Replace(good, ":", ": ", 1),
-		"order of members":  strings.Replace(strings.Replace(good, `"apiVersion":"0.0.2",`, "", 1), `"kind":"hashedrekord",`, `"kind":"hashedrekord","apiVersion":"0.0.2",`, 1),
+		"empty":   "",
+		"no JSON": "hello",
+		"space":   strings.Replace(good, ":", ": ", 1),
+		"order of members": strings.Replace(strings.Replace(good, `"apiVersion":"0.0.2",`, "", 1),
+			`"kind":"hashedrekord",`, `"kind":"hashedrekord","apiVersion":"0.0.2",`, 1),
 		"unknown member":    strings.Replace(good, `{"apiVersion"`, `{"a":1,"apiVersion"`, 1),
 		"other version":     strings.Replace(good, `"0.0.2"`, `"0.0.1"`, 1),
 		"unknown version":   strings.Replace(good, `"0.0.2"`, `"0.0.3"`, 1),
@@ -104,9 +105,11 @@ func bodyV1(kind string, block *pem.Block) string {
 	sum := sha256.Sum256([]byte("artifact"))
 	verifier := base64.StdEncoding.EncodeToString(pem.EncodeToMemory(block))
 	hash := fmt.Sprintf(`{"algorithm":"sha256","value":"%x"}`, sum)
-	spec := fmt.Sprintf(`{"data":{"hash":%s},"signature":{"content":"c2ln","publicKey":{"content":%q}}}`, hash, verifier)
+	spec := fmt.Sprintf(`{"data":{"hash":%s},"signature":{"content":"c2ln","publicKey":{"content":%q}}}`, hash,
+		verifier)
 	if kind == entry.DSSE {
-		spec = fmt.Sprintf(`{"envelopeHash":%s,"payloadHash":%s,"signatures":[{"signature":"c2ln","verifier":%q}]}`, hash,
+		spec = fmt.Sprintf(`{"envelopeHash":%s,"payloadHash":%s,"signatures":[{"signature":"c2ln","verifier":%q}]}`,
+			hash,
 			hash, verifier)
 	}
 	return fmt.Sprintf(`{"apiVersion":"0.0.1","kind":%q,"spec":%s}`, kind, spec)
@@ -140,19 +143,21 @@ func TestParseV1(t *testing.T) {
 	enveloped := bodyV1(entry.DSSE, byKey)
 	before, _, _ := strings.Cut(enveloped, `"signatures":`)
 	for name, bad := range map[string]string{
-		"space":            strings.Replace(good, ":", ": ", 1),
-		"unknown member":   strings.Replace(good, `{"apiVersion"`, `{"a":1,"apiVersion"`, 1),
-		"repeated member":  strings.Replace(good, `"kind":`, `"kind":"dsse","kind":`, 1),
-		"other kind":       strings.Replace(good, `"hashedrekord"`, `"rpm"`, 1),
-		"kind of another":  strings.Replace(good, `"hashedrekord"`, `"dsse"`, 1),
-		"other algorithm":  strings.Replace(good, "sha256", "sha1", 1),
-		"short digest":     strings.Replace(good, `"value":"`, `"value":"00`, 1),
-		"no signature":     strings.Replace(good, `"c2ln"`, `""`, 1),
-		"no key":           strings.Replace(good, base64.StdEncoding.EncodeToString(pem.EncodeToMemory(byKey)), "AAAA", 1),
-		"bad certificate":  bodyV1(entry.HashedRekord, &pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")}),
-		"empty key":        bodyV1(entry.HashedRekord, &pem.Block{Type: "PUBLIC KEY"}),
-		"no signatures":    before + `"signatures":[]}}`,
-		"no envelope hash": strings.Replace(enveloped, `"envelopeHash":{"algorithm":"sha256"`, `"envelopeHash":{"algorithm":""`, 1),
+		"space":           strings.Replace(good, ":", ": ", 1),
+		"unknown member":  strings.Replace(good, `{"apiVersion"`, `{"a":1,"apiVersion"`, 1),
+		"repeated member": strings.Replace(good, `"kind":`, `"kind":"dsse","kind":`, 1),
+		"other kind":      strings.Replace(good, `"hashedrekord"`, `"rpm"`, 1),
+		"kind of another": strings.Replace(good, `"hashedrekord"`, `"dsse"`, 1),
+		"other algorithm": strings.Replace(good, "sha256", "sha1", 1),
+		"short digest":    strings.Replace(good, `"value":"`, `"value":"00`, 1),
+		"no signature":    strings.Replace(good, `"c2ln"`, `""`, 1),
+		"no key": strings.Replace(good,
+			base64.StdEncoding.EncodeToString(pem.EncodeToMemory(byKey)), "AAAA", 1),
+		"bad certificate": bodyV1(entry.HashedRekord, &pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")}),
+		"empty key":       bodyV1(entry.HashedRekord, &pem.Block{Type: "PUBLIC KEY"}),
+		"no signatures":   before + `"signatures":[]}}`,
+		"no envelope hash": strings.Replace(enveloped, `"envelopeHash":{"algorithm":"sha256"`,
+			`"envelopeHash":{"algorithm":""`, 1),
 	} {
 		if bad == good || bad == enveloped {
 			t.Fatalf("%s: the same", name)

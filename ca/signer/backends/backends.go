@@ -111,8 +111,8 @@ func (t Table) Check() error {
 	return errors.Join(errs...)
 }
 
-// CheckKey is [Table.Check] for a key that no chain belongs to, such as that of a log. A setting of the chain, and a key
-// that is lost when the process ends, are refused.
+// CheckKey is [Table.Check] for a key that no chain belongs to, such as that of a log. A setting of the chain, and a
+// key that is lost when the process ends, are refused.
 func (t Table) CheckKey() error {
 	var errs []error
 	withoutChain(t.Check(), func(err error) { errs = append(errs, err) })

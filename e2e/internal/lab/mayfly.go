@@ -62,7 +62,8 @@ func (m *Mayfly) startDev(l *Lab) {
 	if strings.HasPrefix(m.URL, "https:") {
 		args = append(args, "--tls")
 	}
-	m.Process = l.Start("dev", Command{Name: "mayfly", Args: args}, func(ctx context.Context) error { return GetOK(ctx, m.Admin+"/readyz") })
+	m.Process = l.Start("dev", Command{Name: "mayfly", Args: args},
+		func(ctx context.Context) error { return GetOK(ctx, m.Admin+"/readyz") })
 	m.ReadyIn = time.Since(start)
 }
 

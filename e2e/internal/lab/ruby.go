@@ -143,8 +143,9 @@ func (l *Lab) rubyEntry(rekor string, signature []byte, certificate string, dige
 			"integratedTime":   number(e.IntegratedTime),
 			"inclusionPromise": map[string]any{"signedEntryTimestamp": e.Verification.Timestamp},
 			"inclusionProof": map[string]any{
-				"logIndex": number(proof.LogIndex), "rootHash": unhex(proof.RootHash), "treeSize": number(proof.TreeSize),
-				"hashes": hashes, "checkpoint": map[string]any{"envelope": proof.Checkpoint},
+				"logIndex": number(proof.LogIndex), "rootHash": unhex(proof.RootHash),
+				"treeSize": number(proof.TreeSize),
+				"hashes":   hashes, "checkpoint": map[string]any{"envelope": proof.Checkpoint},
 			},
 			"canonicalizedBody": e.Body,
 		}
