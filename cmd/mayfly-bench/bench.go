@@ -54,24 +54,19 @@ func newBench(o *cli.Common) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "mayfly-bench",
 		Short: "Measure how many certificates a CA issues, and what each costs",
-		Long: "mayfly-bench requests certificates. For each step it prints certificates and refusals per second, " +
-			"the latency of both,\n" +
-			"errors, and the server's processor time per certificate next to the time of its cryptography.\n\n" +
-			"With --callers, each caller sends one request at a time, and after a refusal waits as long as the " +
-			"response says. With --rate,\n" +
-			"requests arrive at random times (a Poisson process), independent of the responses: " +
-			"latency counts from the\n" +
-			"intended time of the request, and no request is repeated. Percentages are of the capacity, which " +
-			"a short step with 64\n" +
-			"callers measures first. After more than 100%, the tool measures how long it takes until half the capacity " +
-			"is served as before the overload.\n" +
+		Long: "mayfly-bench requests certificates. For each step it prints certificates and refusals per second, the\n" +
+			"latency of both, errors, and the server's processor time per certificate next to the time of its\n" +
+			"cryptography.\n\n" +
+			"With --callers, each caller sends one request at a time, and after a refusal waits as long as the\n" +
+			"response says. With --rate, requests arrive at random times (a Poisson process), independent of the\n" +
+			"responses: latency counts from the intended time of the request, and no request is repeated.\n" +
+			"Percentages are of the capacity, which a short step with 64 callers measures first. After more than\n" +
+			"100%, the tool measures how long it takes until half the capacity is served as before the overload.\n" +
 			"--processors starts one server per number, with that many processors.\n\n" +
-			"Without --target, the tool starts a CA on loopback, with a log and an identity provider " +
-			"that respond immediately:\n" +
-			"the maximum of this machine. With --target it loads a running CA. The tokens then come from " +
-			"\"mayfly dev\" (--dir),\n" +
-			"or from a provider that the tool starts (--listen-idp) and whose entry for the CA's issuer " +
-			"file it prints. Every\ncertificate is valid, and is submitted to the CA's logs.",
+			"Without --target, the tool starts a CA on loopback, with a log and an identity provider that respond\n" +
+			"immediately: the maximum of this machine. With --target it loads a running CA. The tokens then come\n" +
+			"from \"mayfly dev\" (--dir), or from a provider that the tool starts (--listen-idp) and whose entry\n" +
+			"for the CA's issuer file it prints. Every certificate is valid, and is submitted to the CA's logs.",
 		Example: "  mayfly-bench\n  mayfly-bench --embedded --callers 1,64 --step 10s --svg bench.svg\n  " +
 			"mayfly-bench --rate 50%,100%,1000%\n  mayfly-bench --processors 1,2,4\n" +
 			"  mayfly-bench --target http://127.0.0.1:5555 --dir .mayfly-dev --metrics http://127.0.0.1:2112/metrics",

@@ -21,9 +21,8 @@ func newAudit() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "audit",
 		Short: "Verify, follow, search and sum up the journal, and compare it with the logs",
-		Long: "The journal has every decision of the CA as one line of JSON; docs/audit.md describes it. All " +
-			"commands except clear only\n" +
-			"read, and work on a journal that is being written.",
+		Long: "The journal has every decision of the CA as one line of JSON; docs/audit.md describes it. All commands\n" +
+			"except clear only read, and work on a journal that is being written.",
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error { return cmd.Help() }),
 	}

@@ -19,11 +19,10 @@ func newAuditClear() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "clear --config FILE [--log NAME | --alarm ID]",
 		Short: "List the open alarms of the auditor, or close those that are resolved",
-		Long: "clear lists the open alarms. With --alarm it closes one alarm. With --log it closes the alarms of a " +
-			"log that violated its\n" +
-			"obligations, and the log is used for SCTs again. Without --yes it only says what it would do. The " +
-			"running CA applies the order at\n" +
-			"its next audit, within audit.reconcile.every, and records it in the journal.",
+		Long: "clear lists the open alarms. With --alarm it closes one alarm. With --log it closes the alarms of a\n" +
+			"log that violated its obligations, and the log is used for SCTs again. Without --yes it only says what\n" +
+			"it would do. The running CA applies the order at its next audit, within audit.reconcile.every, and\n" +
+			"records it in the journal.",
 		Example: "  mayfly audit clear --config mayfly.yaml\n  mayfly audit clear --config mayfly.yaml " +
 			"--log tesseract --yes",
 		Args: cobra.NoArgs,

@@ -33,9 +33,8 @@ func newAuditQuery() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "query {JOURNAL | --config FILE}",
 		Short: "Find records: who got a certificate or a refusal, when and why",
-		Long: "query prints the records that match all given filters. Intents are omitted, because an outcome " +
-			"repeats the content of\n" +
-			"its intent. If subjects are digests, write the plain subject: query computes the digest " +
+		Long: "query prints the records that match all given filters. Intents are omitted, because an outcome repeats\n" +
+			"the content of its intent. If subjects are digests, write the plain subject: query computes the digest\n" +
 			"with the journal's salt.",
 		Example: "  mayfly audit query --config mayfly.yaml --san alice@example.com --since 24h\n" +
 			"  mayfly audit query journal.jsonl --result denied --reason POLICY_DENIED --since 2026-11-01 --json",

@@ -33,18 +33,14 @@ func newAuditReconcile() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "reconcile --config FILE",
 		Short: "Compare the journal with the logs: every certificate is in both, and a log has nothing else",
-		Long: "reconcile reads the logs of the configuration from their first entry, verifies the " +
-			"entries against the signed\n" +
-			"tree heads, and then reads the journal. It reports every mismatch: a log entry without " +
-			"an intent (the CA key\n" +
-			"was used outside this CA), an SCT whose entry the log did not publish, a serial number " +
-			"that is used twice,\n" +
-			"signatures that no record explains. It needs the chain and the logs' public keys, but " +
-			"not the CA key, and\n" +
-			"writes nothing. If other instances sign with the same key, name their journals with --journal.\n\n" +
-			"Exit status: 0 nothing was found, 1 something could not be read or the copy of a log is " +
-			"too old, 3 something\n" +
-			"was found (docs/reconcile.md says what to do).",
+		Long: "reconcile reads the logs of the configuration from their first entry, verifies the entries against the\n" +
+			"signed tree heads, and then reads the journal. It reports every mismatch: a log entry without an\n" +
+			"intent (the CA key was used outside this CA), an SCT whose entry the log did not publish, a serial\n" +
+			"number that is used twice, signatures that no record explains. It needs the chain and the logs' public\n" +
+			"keys, but not the CA key, and writes nothing. If other instances sign with the same key, name their\n" +
+			"journals with --journal.\n\n" +
+			"Exit status: 0 nothing was found, 1 something could not be read or the copy of a log is too old, 3\n" +
+			"something was found (docs/reconcile.md says what to do).",
 		Example: "  mayfly audit reconcile --config /etc/mayfly/mayfly.yaml --journal " +
 			"/mnt/other/journal.jsonl --since 24h",
 		Args: cobra.NoArgs,

@@ -17,8 +17,8 @@ func newAuditTail() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "tail {JOURNAL | --config FILE}",
 		Short: "Show the last records, and follow new ones",
-		Long: "tail prints the last records of a journal, one line each. With -f it follows the journal, also " +
-			"into the next file.",
+		Long: "tail prints the last records of a journal, one line each. With -f it follows the journal, also into\n" +
+			"the next file.",
 		Example: "  mayfly audit tail -f --config /etc/mayfly/mayfly.yaml\n  mayfly audit tail -n " +
 			"100 --json journal.jsonl",
 		Args: cobra.MaximumNArgs(1),

@@ -29,11 +29,9 @@ func newAuditUsage() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "usage {JOURNAL... | --config FILE}",
 		Short: "Report who uses how much: certificates, refusals and peaks",
-		Long: "usage adds up the requests with a verified token, by issuer, by identity or by " +
-			"repository. Give the journals of all\n" +
-			"servers of a CA to add them up together. The highest number of certificates in a minute " +
-			"helps to choose limits.issuer\n" +
-			"and limits.identity (docs/operations.md).",
+		Long: "usage adds up the requests with a verified token, by issuer, by identity or by repository. Give the\n" +
+			"journals of all servers of a CA to add them up together. The highest number of certificates in a\n" +
+			"minute helps to choose limits.issuer and limits.identity (docs/operations.md).",
 		Example: "  mayfly audit usage --config mayfly.yaml --since 24h\n" +
 			"  mayfly audit usage a.jsonl b.jsonl c.jsonl --by repository --top 20 --json",
 		RunE: runs(func(cmd *cobra.Command, args []string) error {

@@ -23,14 +23,12 @@ func newAuditVerify() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify {JOURNAL | --config FILE}",
 		Short: "Check that a journal is intact, and show the place where it is not",
-		Long: "verify reads the whole journal. It checks the sum of each record, its place in the chain " +
-			"across all files, the end\n" +
-			"against what was acknowledged (JOURNAL.head), and records against each other: no certificate " +
-			"without an intent, no\n" +
-			"serial number twice, every signature of the CA key accounted for. Anyone who can write to all the " +
-			"files can rewrite the\n" +
-			"end of a journal without a key so that it verifies. Compare the printed sum with one that was " +
-			"kept on another machine\n(docs/audit.md).\n\nExit status: 0 the journal is intact, 3 something is wrong.",
+		Long: "verify reads the whole journal. It checks the sum of each record, its place in the chain across all\n" +
+			"files, the end against what was acknowledged (JOURNAL.head), and records against each other: no\n" +
+			"certificate without an intent, no serial number twice, every signature of the CA key accounted for.\n" +
+			"Anyone who can write to all the files can rewrite the end of a journal without a key so that it\n" +
+			"verifies. Compare the printed sum with one that was kept on another machine (docs/audit.md).\n\n" +
+			"Exit status: 0 the journal is intact, 3 something is wrong.",
 		Example: "  mayfly audit verify --config /etc/mayfly/mayfly.yaml\n  mayfly audit verify " +
 			"--first 100001 journal.jsonl",
 		Args: cobra.MaximumNArgs(1),

@@ -31,21 +31,13 @@ func newBackup() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "backup --config FILE --out FILE",
 		Short: "Write one consistent copy of an instance while it runs",
-		Long: "backup writes a tar archive with the configuration, every file and directory that the " +
-			"configuration names, " +
-			"the logs and\n" +
-			"the journal. The server may run and issue meanwhile. Each log and the journal are " +
-			"copied as of one moment, " +
-			"and the\n" +
-			"journal has every decision of which the logs have an entry.\n\n" +
-			"The archive has private keys: encrypt it (--out - writes to standard output, for example " +
-			"for age). It does not " +
-			"have\n" +
-			"passwords from environment variables, and not the uses of tokens.\n\n" +
-			"--final moves an instance: no server may run, and afterwards none starts with the " +
-			"originals of the logs. Only " +
-			"after a\n" +
-			"final backup do the logs continue without further questions where it is restored.",
+		Long: "backup writes a tar archive with the configuration, every file and directory that the configuration\n" +
+			"names, the logs and the journal. The server may run and issue meanwhile. Each log and the journal are\n" +
+			"copied as of one moment, and the journal has every decision of which the logs have an entry.\n\n" +
+			"The archive has private keys: encrypt it (--out - writes to standard output, for example for age). It\n" +
+			"does not have passwords from environment variables, and not the uses of tokens.\n\n" +
+			"--final moves an instance: no server may run, and afterwards none starts with the originals of the\n" +
+			"logs. Only after a final backup do the logs continue without further questions where it is restored.",
 		Example: "  mayfly backup --config /etc/mayfly/mayfly.yaml --out /backup/mayfly.tar\n" +
 			"  mayfly backup --config mayfly.yaml --out - | age -r age1... > mayfly.tar.age",
 		Args: cobra.NoArgs,
@@ -172,21 +164,13 @@ func newRestore() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "restore --from FILE --to DIR",
 		Short: "Restore an instance from a backup, and verify all of it",
-		Long: "restore writes the instance into a new directory. Before that it verifies everything: the " +
-			"digest of each file, " +
-			"the\n" +
-			"configuration, every hash, entry and signature of the logs, and the chain of the " +
-			"journal. It overwrites no " +
-			"file. Run it as\n" +
-			"the user that the CA runs as.\n\n" +
-			"A log must never sign two histories. After the backup of a running server, the server may " +
-			"have signed more. The " +
-			"logs are\n" +
-			"therefore marked, and the server does not start, until \"mayfly log rotate " +
-			"--restored\" has closed them and " +
-			"made logs with\n" +
-			"new keys: signatures from before still verify. After a final backup (\"mayfly backup --final\") the logs " +
-			"continue.",
+		Long: "restore writes the instance into a new directory. Before that it verifies everything: the digest of\n" +
+			"each file, the configuration, every hash, entry and signature of the logs, and the chain of the\n" +
+			"journal. It overwrites no file. Run it as the user that the CA runs as.\n\n" +
+			"A log must never sign two histories. After the backup of a running server, the server may have signed\n" +
+			"more. The logs are therefore marked, and the server does not start, until \"mayfly log rotate\n" +
+			"--restored\" has closed them and made logs with new keys: signatures from before still verify. After a\n" +
+			"final backup (\"mayfly backup --final\") the logs continue.",
 		Example: "  mayfly restore --from mayfly.tar --to /var/lib/mayfly\n" +
 			"  age -d -i key.txt mayfly.tar.age | mayfly restore --from - --to /var/lib/mayfly",
 		Args: cobra.NoArgs,

@@ -22,15 +22,12 @@ func newCACheck() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check [CHAIN] [--config FILE]",
 		Short: "Check every requirement of an issuing chain, and that its key signs",
-		Long: "check prints each requirement of a chain (issuing certificate first, root last), with " +
-			"its result and what to\n" +
-			"do. With --config or --key, it also signs a random text, which is not a certificate, and verifies the\n" +
-			"signature. Without CHAIN, it checks the chain of --config. With --transcript, it also " +
-			"replays the ceremony;\n" +
-			"see \"mayfly ca replay\".\n\n" +
-			"Results: ok; wrong: a CA does not start with the chain, or only without \"production: " +
-			"true\"; warning: the CA\n" +
-			"starts and warns; note: a ceremony makes no such chain, but a running CA accepts it.\n\n" +
+		Long: "check prints each requirement of a chain (issuing certificate first, root last), with its result and\n" +
+			"what to do. With --config or --key, it also signs a random text, which is not a certificate, and\n" +
+			"verifies the signature. Without CHAIN, it checks the chain of --config. With --transcript, it also\n" +
+			"replays the ceremony; see \"mayfly ca replay\".\n\n" +
+			"Results: ok; wrong: a CA does not start with the chain, or only without \"production: true\"; warning:\n" +
+			"the CA starts and warns; note: a ceremony makes no such chain, but a running CA accepts it.\n\n" +
 			"Exit status: 0 nothing is wrong, 1 a file or a key cannot be used, 3 something is wrong.",
 		Example: "  mayfly ca check chain.pem\n  mayfly ca check --config mayfly.yaml",
 		Args:    cobra.MaximumNArgs(1),

@@ -13,15 +13,11 @@ func newCACrossSign() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cross-sign --certificate FILE --parent FILE --out FILE",
 		Short: "Certify the name and the key of an existing CA certificate with another parent",
-		Long: "cross-sign makes a second certificate for an existing CA: with the same name, key and " +
-			"key identifier, and\n" +
-			"another parent. Verifiers that trust only the other parent can then verify the " +
-			"certificates of the CA. The\n" +
-			"validity ends no later than that of the existing certificate and that of the parent. " +
-			"The path length of the\n" +
-			"parent must allow the certificates below it: a root of \"mayfly ca init\" can cross-sign the " +
-			"issuing certificate\n" +
-			"of another root, but not that root itself.\n\n" +
+		Long: "cross-sign makes a second certificate for an existing CA: with the same name, key and key identifier,\n" +
+			"and another parent. Verifiers that trust only the other parent can then verify the certificates of the\n" +
+			"CA. The validity ends no later than that of the existing certificate and that of the parent. The path\n" +
+			"length of the parent must allow the certificates below it: a root of \"mayfly ca init\" can cross-sign\n" +
+			"the issuing certificate of another root, but not that root itself.\n\n" +
 			"The certificate is linted before and after it is signed. cross-sign overwrites no file.",
 		Example: "  mayfly ca cross-sign --certificate new/chain.pem --parent old/root.pem --key old/root-key.pem " +
 			"--password-env ROOT_PASSWORD --out cross.pem",

@@ -15,12 +15,10 @@ func newCACSR() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "csr --config FILE --common-name NAME --organization NAME --out FILE",
 		Short: "Make a certificate signing request for the key of a CA",
-		Long: "csr makes a certificate signing request (PKCS #10) for an issuing certificate that " +
-			"another CA signs: the\n" +
-			"offline root, a corporate CA, OpenBao, AWS Private CA, Google CAS or step-ca. The key does not leave its\n" +
-			"backend. The request contains CA:TRUE, path length 0, keyCertSign, cRLSign and " +
-			"codeSigning. \"mayfly ca sign\n" +
-			"--import\" checks the certificate that the other CA returns.\n\n" +
+		Long: "csr makes a certificate signing request (PKCS #10) for an issuing certificate that another CA signs:\n" +
+			"the offline root, a corporate CA, OpenBao, AWS Private CA, Google CAS or step-ca. The key does not\n" +
+			"leave its backend. The request contains CA:TRUE, path length 0, keyCertSign, cRLSign and codeSigning.\n" +
+			"\"mayfly ca sign --import\" checks the certificate that the other CA returns.\n\n" +
 			"csr overwrites no file.",
 		Example: "  mayfly ca csr --config mayfly.yaml --common-name \"Example issuing 2027\" " +
 			"--organization \"Example Inc.\" --out issuing.csr\n" +

@@ -40,21 +40,17 @@ func newCAInit() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "init [--dir DIR | --plan FILE]",
 		Short: "Make a root and an issuing certificate with their keys",
-		Long: "init makes a P-384 root that is valid for ten years, and an issuing certificate below it " +
-			"with a P-256 key. The\n" +
-			"issuing certificate is valid for five years, has path length 0 and signs only " +
-			"code-signing certificates. The\n" +
-			"keys are encrypted (PKCS#8) with passwords from the environment or from files. In a " +
-			"terminal, init asks for\n" +
-			"each value that no flag sets.\n\n" +
-			"With --plan, names, validities, algorithms and key backends come from one YAML file, " +
-			"which can be reviewed\n" +
-			"beforehand. The keys can be in a KMS or HSM.\n\n" +
-			"Every certificate is linted before its TBSCertificate is signed, and again with its " +
-			"signature. init overwrites\n" +
-			"no file, and writes the chain last. A transcript records every input, digest and output; see \"mayfly ca\n" +
-			"replay\".\n\n" +
-			"The running CA does not need root-key.pem. Keep this file offline: it signs the next issuing certificate.",
+		Long: "init makes a P-384 root that is valid for ten years, and an issuing certificate below it with a P-256\n" +
+			"key. The issuing certificate is valid for five years, has path length 0 and signs only code-signing\n" +
+			"certificates. The keys are encrypted (PKCS#8) with passwords from the environment or from files. In a\n" +
+			"terminal, init asks for each value that no flag sets.\n\n" +
+			"With --plan, names, validities, algorithms and key backends come from one YAML file, which can be\n" +
+			"reviewed beforehand. The keys can be in a KMS or HSM.\n\n" +
+			"Every certificate is linted before its TBSCertificate is signed, and again with its signature. init\n" +
+			"overwrites no file, and writes the chain last. A transcript records every input, digest and output;\n" +
+			"see \"mayfly ca replay\".\n\n" +
+			"The running CA does not need root-key.pem. Keep this file offline: it signs the next issuing\n" +
+			"certificate.",
 		Example: "  CA_PASSWORD=... mayfly ca init --dir ca --organization \"Example Inc.\" " +
 			"--password-env CA_PASSWORD\n  mayfly ca init --plan plan.yaml --dry-run",
 		Args: cobra.NoArgs,

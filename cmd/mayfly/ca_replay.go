@@ -20,13 +20,10 @@ func newCAReplay() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "replay TRANSCRIPT",
 		Short: "Verify that the certificates of a ceremony are what its plan says",
-		Long: "replay builds each certificate of a transcript again from its profile, its serial number " +
-			"and the public keys,\n" +
-			"and compares the bytes. It verifies all signatures, and compares the plan, the inputs " +
-			"and the outputs with\n" +
-			"their digests in the transcript. If the file TRANSCRIPT.sig exists, replay also verifies " +
-			"that signature of the\n" +
-			"transcript. It needs no private key.\n\n" +
+		Long: "replay builds each certificate of a transcript again from its profile, its serial number and the\n" +
+			"public keys, and compares the bytes. It verifies all signatures, and compares the plan, the inputs and\n" +
+			"the outputs with their digests in the transcript. If the file TRANSCRIPT.sig exists, replay also\n" +
+			"verifies that signature of the transcript. It needs no private key.\n\n" +
 			"Exit status: 0 everything matches, 1 a file cannot be read, 3 something differs.",
 		Example: "  mayfly ca replay ca/transcript.json --plan reviewed-plan.yaml",
 		Args:    cobra.ExactArgs(1),

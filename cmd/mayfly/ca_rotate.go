@@ -29,16 +29,12 @@ func newCARotate() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rotate",
 		Short: "Replace the issuing chain step by step",
-		Long: "A chain goes through the states prepared, published, accepted, active, retiring and " +
-			"retired. A chain can\n" +
-			"become active only after three conditions are met: the trust bundle, the trusted root " +
-			"and the TUF repository\n" +
-			"have had the chain for the propagation delay, every log lists its root, and a trial " +
-			"certificate verified. The\n" +
-			"state file of the configuration (ca.state) records the state of each chain, and a " +
-			"running CA applies every\n" +
-			"change of the file. Run these commands as the user that the CA runs as and with the same environment\n" +
-			"variables, because they sign trials with the keys.\n\n" +
+		Long: "A chain goes through the states prepared, published, accepted, active, retiring and retired. A chain\n" +
+			"can become active only after three conditions are met: the trust bundle, the trusted root and the TUF\n" +
+			"repository have had the chain for the propagation delay, every log lists its root, and a trial\n" +
+			"certificate verified. The state file of the configuration (ca.state) records the state of each chain,\n" +
+			"and a running CA applies every change of the file. Run these commands as the user that the CA runs as\n" +
+			"and with the same environment variables, because they sign trials with the keys.\n\n" +
 			"docs/rotation.md describes a complete rotation.",
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error { return cmd.Help() }),
@@ -78,9 +74,8 @@ func newRotatePlan() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "plan --config FILE",
 		Short: "Show every chain and its gates, with the cause of each closed gate",
-		Long: "plan checks where verifiers can get each chain, requests the accepted roots of the " +
-			"logs, and signs a trial\n" +
-			"with each key that is not active yet. It changes nothing.",
+		Long: "plan checks where verifiers can get each chain, requests the accepted roots of the logs, and signs a\n" +
+			"trial with each key that is not active yet. It changes nothing.",
 		Example: "  mayfly ca rotate plan --config mayfly.yaml",
 		Args:    cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
@@ -107,13 +102,10 @@ func newRotatePrepare() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "prepare --config FILE",
 		Short: "Add a new chain to the trust bundle; the CA does not sign with it yet",
-		Long: "prepare signs a trial with the key of a chain that is new in ca.chains, and adds the " +
-			"chain to the state file.\n" +
-			"The CA then serves the chain in its trust bundle. prepare also writes the chain to " +
-			"publish.trusted_root and,\n" +
-			"if DIR/keys has the key of the role targets, to the TUF repository. If it cannot write " +
-			"one of them, it prints\n" +
-			"the command that you must run.",
+		Long: "prepare signs a trial with the key of a chain that is new in ca.chains, and adds the chain to the\n" +
+			"state file. The CA then serves the chain in its trust bundle. prepare also writes the chain to\n" +
+			"publish.trusted_root and, if DIR/keys has the key of the role targets, to the TUF repository. If it\n" +
+			"cannot write one of them, it prints the command that you must run.",
 		Example: "  mayfly ca rotate prepare --config mayfly.yaml\n" +
 			"  mayfly ca rotate prepare --config mayfly.yaml --chain 2027 --reason \"yearly rotation\"",
 		Args: cobra.NoArgs,
@@ -137,13 +129,10 @@ func newRotateActivate() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "activate --config FILE",
 		Short: "Sign with a chain from now on, if every gate is open",
-		Long: "activate makes the chain active and the former active chain retiring, in one change " +
-			"of the state file. A\n" +
-			"running CA applies the change within seconds. If a gate is closed, the command does not " +
-			"activate the chain,\n" +
-			"lists the closed gates and exits with 3. With --force and --reason, it activates the " +
-			"chain nevertheless. A\n" +
-			"retiring chain can become active again.",
+		Long: "activate makes the chain active and the former active chain retiring, in one change of the state file.\n" +
+			"A running CA applies the change within seconds. If a gate is closed, the command does not activate the\n" +
+			"chain, lists the closed gates and exits with 3. With --force and --reason, it activates the chain\n" +
+			"nevertheless. A retiring chain can become active again.",
 		Example: "  mayfly ca rotate activate --config mayfly.yaml",
 		Args:    cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
@@ -167,10 +156,9 @@ func newRotateRetire() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "retire --config FILE",
 		Short: "Remove a chain that no longer signs from the trust bundle",
-		Long: "A chain can be retired when its last certificate has expired: after ca.rotation.keep, and " +
-			"after the end of the\n" +
-			"last certificate in the journal. The trusted root keeps the chain with the end of its validity, so that\n" +
-			"earlier signatures verify.",
+		Long: "A chain can be retired when its last certificate has expired: after ca.rotation.keep, and after the\n" +
+			"end of the last certificate in the journal. The trusted root keeps the chain with the end of its\n" +
+			"validity, so that earlier signatures verify.",
 		Example: "  mayfly ca rotate retire --config mayfly.yaml",
 		Args:    cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
@@ -193,9 +181,8 @@ func newRotateAbort() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "abort --config FILE",
 		Short: "Remove a chain that has not signed",
-		Long: "abort removes the chain from the state file, the trust bundle, publish.trusted_root and " +
-			"the TUF repository.\n" +
-			"The history still has the chain. The chain can be prepared again.",
+		Long: "abort removes the chain from the state file, the trust bundle, publish.trusted_root and the TUF\n" +
+			"repository. The history still has the chain. The chain can be prepared again.",
 		Example: "  mayfly ca rotate abort --config mayfly.yaml --reason \"the log does not take the root\"",
 		Args:    cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
@@ -216,15 +203,12 @@ func newRotateCompromise() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "compromise --config FILE --chain NAME --reason TEXT {--activate NAME | --stop}",
 		Short: "End the trust in a chain whose key may be known to others",
-		Long: "compromise removes the chain from the trust bundle, and ends its validity in " +
-			"publish.trusted_root and in the\n" +
-			"TUF repository at --since. If the chain is active, --activate names another chain, which " +
-			"signs at once even if\n" +
-			"its gates are closed. With --stop, the CA issues no certificates until a chain is " +
-			"active. The command lists\n" +
-			"the certificates in the journal that the key signed since then, and says what verifiers must do. Run the\n" +
-			"command again if publish.trusted_root or the TUF repository could not be written, or " +
-			"with an earlier --since.",
+		Long: "compromise removes the chain from the trust bundle, and ends its validity in publish.trusted_root and\n" +
+			"in the TUF repository at --since. If the chain is active, --activate names another chain, which signs\n" +
+			"at once even if its gates are closed. With --stop, the CA issues no certificates until a chain is\n" +
+			"active. The command lists the certificates in the journal that the key signed since then, and says\n" +
+			"what verifiers must do. Run the command again if publish.trusted_root or the TUF repository could not\n" +
+			"be written, or with an earlier --since.",
 		Example: "  mayfly ca rotate compromise --config mayfly.yaml --chain 2026 --since 2026-11-24T12:00:00Z \\\n" +
 			"    --activate 2027 --reason \"the key was on a stolen disk\"",
 		Args: cobra.NoArgs,

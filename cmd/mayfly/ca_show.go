@@ -34,9 +34,9 @@ func newCAShow() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show [CHAIN] [--config FILE]",
 		Short: "Show the certificates of a chain, where its key is, and whether the key can be exported",
-		Long: "show describes the certificates of a chain. With --config or --key, it also shows the " +
-			"key: its algorithm,\n" +
-			"where it is, and whether it can be exported, as the key backend reports it. It signs nothing.",
+		Long: "show describes the certificates of a chain. With --config or --key, it also shows the key: its\n" +
+			"algorithm, where it is, and whether it can be exported, as the key backend reports it. It signs\n" +
+			"nothing.",
 		Example: "  mayfly ca show chain.pem\n  mayfly ca show --config mayfly.yaml",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: runs(func(cmd *cobra.Command, args []string) error {

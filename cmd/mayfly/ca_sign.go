@@ -48,16 +48,12 @@ func newCASign() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "sign --csr FILE --parent FILE --out FILE",
 		Short: "Sign the issuing certificate for a request, or import one that another CA signed",
-		Long: "sign makes an issuing certificate for a certificate signing request of \"mayfly ca csr\". " +
-			"The certificate has\n" +
-			"the name and the key of the request. This program sets all other fields: CA:TRUE, path " +
-			"length 0, keyCertSign,\n" +
-			"cRLSign, codeSigning. The parent's key is in a file or in any key backend. The " +
-			"certificate is linted before\n" +
-			"and after it is signed. sign overwrites no file.\n\n" +
-			"With --import, another CA has signed the certificate. sign compares the certificate with " +
-			"the request, checks\n" +
-			"all requirements of a chain, and writes the chain. It needs no key.",
+		Long: "sign makes an issuing certificate for a certificate signing request of \"mayfly ca csr\". The\n" +
+			"certificate has the name and the key of the request. This program sets all other fields: CA:TRUE, path\n" +
+			"length 0, keyCertSign, cRLSign, codeSigning. The parent's key is in a file or in any key backend. The\n" +
+			"certificate is linted before and after it is signed. sign overwrites no file.\n\n" +
+			"With --import, another CA has signed the certificate. sign compares the certificate with the request,\n" +
+			"checks all requirements of a chain, and writes the chain. It needs no key.",
 		Example: "  mayfly ca sign --csr issuing.csr --parent root.pem --key root-key.pem --password-env " +
 			"ROOT_PASSWORD --out chain.pem\n" +
 			"  mayfly ca sign --csr issuing.csr --import issued.pem --parent corporate.pem --out chain.pem",

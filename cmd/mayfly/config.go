@@ -33,17 +33,14 @@ func newConfigCheck() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check --config FILE",
 		Short: "Check that \"mayfly serve\" would start with this configuration",
-		Long: "check runs the same code as \"mayfly serve\" before it opens a socket: configuration, issuer " +
-			"file, policies and their\n" +
-			"tests, keys and chains, journal and log, and write access to directories and files. It changes " +
-			"nothing. Run it as the\n" +
-			"user that the CA runs as.\n\n" +
-			"With --online it also fetches the keys of every identity provider, and from every log the accepted " +
-			"roots (the CA's root\n" +
-			"must be one of them), a tree head that is signed with the configured key, and the time.\n\n" +
-			"Exit status: 0 no problem was found, 2 the configuration is wrong, 3 a provider or a log could not " +
-			"be reached or cannot\n" +
-			"be used.",
+		Long: "check runs the same code as \"mayfly serve\" before it opens a socket: configuration, issuer file,\n" +
+			"policies and their tests, keys and chains, journal and log, and write access to directories and files.\n" +
+			"It changes nothing. Run it as the user that the CA runs as.\n\n" +
+			"With --online it also fetches the keys of every identity provider, and from every log the accepted\n" +
+			"roots (the CA's root must be one of them), a tree head that is signed with the configured key, and the\n" +
+			"time.\n\n" +
+			"Exit status: 0 no problem was found, 2 the configuration is wrong, 3 a provider or a log could not be\n" +
+			"reached or cannot be used.",
 		Example: "  mayfly config check --config mayfly.yaml --online",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: runs(func(cmd *cobra.Command, args []string) error {

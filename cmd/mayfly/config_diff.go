@@ -35,11 +35,9 @@ func newConfigDiff() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "diff OLD NEW",
 		Short: "Show which issuers, rules and certificates differ between two configurations",
-		Long: "diff compares two configurations or issuer files, setting by setting. With --claims it also " +
-			"evaluates every *.json in\n" +
-			"DIR, each with the claims of one token, with both, and shows who gains a certificate, who " +
-			"loses it, and whose\n" +
-			"certificate changes.\n\n" +
+		Long: "diff compares two configurations or issuer files, setting by setting. With --claims it also evaluates\n" +
+			"every *.json in DIR, each with the claims of one token, with both, and shows who gains a certificate,\n" +
+			"who loses it, and whose certificate changes.\n\n" +
 			"Exit status: 0 nothing differs, 2 a configuration is wrong, 3 something differs.",
 		Example: "  mayfly config diff identity.yaml identity.new.yaml --claims recorded/",
 		Args:    cobra.ExactArgs(2),

@@ -30,13 +30,12 @@ func newConfigExplain() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "explain --config FILE (--token FILE | --claims FILE)",
 		Short: "Show what the CA would do with a token, step by step, and the certificate",
-		Long: "explain evaluates a token, or its claims (a JSON object), with a configuration. It prints every " +
-			"step with its result,\n" +
-			"the rule that decided, and the certificate that would be issued. It contacts no one and signs " +
-			"nothing: the token's\n" +
-			"signature is verified only with static keys or with keys that a server stored in state_dir. FILE " +
-			"may also be an issuer\nfile alone; \"-\" is standard input.\n\n" +
-			"Exit status: 0 a certificate would be issued, 2 the configuration is wrong, 3 the token would be refused.",
+		Long: "explain evaluates a token, or its claims (a JSON object), with a configuration. It prints every step\n" +
+			"with its result, the rule that decided, and the certificate that would be issued. It contacts no one\n" +
+			"and signs nothing: the token's signature is verified only with static keys or with keys that a server\n" +
+			"stored in state_dir. FILE may also be an issuer file alone; \"-\" is standard input.\n\n" +
+			"Exit status: 0 a certificate would be issued, 2 the configuration is wrong, 3 the token would be\n" +
+			"refused.",
 		Example: "  mayfly config explain --config mayfly.yaml --token token.jwt\n  mayfly config explain --config " +
 			"identity.yaml --claims claims.json --json",
 		Args: cobra.NoArgs,

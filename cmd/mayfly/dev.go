@@ -24,15 +24,11 @@ func newDev(o *cli.Common) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dev",
 		Short: "Run a complete private Sigstore on this machine, with nothing to configure",
-		Long: "dev runs on loopback addresses, in one process: a CA, a log of certificates, a log of signatures " +
-			"(Rekor), a timestamp\n" +
-			"authority, a TUF repository and a small OpenID Connect provider. Keys, logs and trust " +
-			"material are in one\n" +
-			"directory, which the next start uses again. When all is ready, dev signs with every " +
-			"service, verifies the\n" +
-			"signature, and prints a line to copy for each client. The provider signs in everyone: it is " +
-			"for development only\n" +
-			"and listens on loopback only.",
+		Long: "dev runs on loopback addresses, in one process: a CA, a log of certificates, a log of signatures\n" +
+			"(Rekor), a timestamp authority, a TUF repository and a small OpenID Connect provider. Keys, logs and\n" +
+			"trust material are in one directory, which the next start uses again. When all is ready, dev signs\n" +
+			"with every service, verifies the signature, and prints a line to copy for each client. The provider\n" +
+			"signs in everyone: it is for development only and listens on loopback only.",
 		Example: "  mayfly dev\n  mayfly dev --dir /tmp/ca --http 127.0.0.1:8080 --grpc off",
 		Args:    cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
@@ -65,8 +61,8 @@ func newDevToken(f *dev.Options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "token --email ADDRESS",
 		Short: "Print an identity token of the development provider",
-		Long: "token prints an ID token that the CA of \"mayfly dev\" accepts. It needs only the directory of " +
-			"the provider, not a running provider.",
+		Long: "token prints an ID token that the CA of \"mayfly dev\" accepts. It needs only the directory of the\n" +
+			"provider, not a running provider.",
 		Example: "  mayfly dev token --email alice@example.com\n" +
 			"  mayfly dev token --email alice@example.com --claims claims.json",
 		Args: cobra.NoArgs,

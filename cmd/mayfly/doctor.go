@@ -20,23 +20,17 @@ func newDoctor() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor --config FILE [--admin URL]... [--trial]",
 		Short: "Examine everything that a CA depends on, and say what to do",
-		Long: "doctor shows for each part of a CA whether it works, why not, and what to do: files and " +
-			"their permissions, key and\n" +
-			"chain, TLS, identity providers, logs, journal, disks, clocks, ports, limits, and the " +
-			"running CA, if there is one. The\n" +
-			"last row is the whole path, from a token to SCTs: a run of the canary of the running CA. " +
-			"If no CA is running, --trial\n" +
-			"tries the path in this process. Run doctor as the user that the CA runs as.\n\n" +
-			"With --token-file, doctor also signs once with every service of the running CA, over " +
-			"the URLs that clients " +
-			"use: a\n" +
-			"certificate, a timestamp, an entry in the log of signatures. It fetches the trusted " +
-			"root as clients do, and " +
-			"verifies the\n" +
-			"signature with that. SSL_CERT_FILE names the CA certificates of a private TLS CA.\n\n" +
-			"Exit status: 0 there is no problem (there may be warnings), 3 there is a problem, 2 the " +
-			"configuration cannot be\n" +
-			"loaded.",
+		Long: "doctor shows for each part of a CA whether it works, why not, and what to do: files and their\n" +
+			"permissions, key and chain, TLS, identity providers, logs, journal, disks, clocks, ports, limits, and\n" +
+			"the running CA, if there is one. The last row is the whole path, from a token to SCTs: a run of the\n" +
+			"canary of the running CA. If no CA is running, --trial tries the path in this process. Run doctor as\n" +
+			"the user that the CA runs as.\n\n" +
+			"With --token-file, doctor also signs once with every service of the running CA, over the URLs that\n" +
+			"clients use: a certificate, a timestamp, an entry in the log of signatures. It fetches the trusted\n" +
+			"root as clients do, and verifies the signature with that. SSL_CERT_FILE names the CA certificates of a\n" +
+			"private TLS CA.\n\n" +
+			"Exit status: 0 there is no problem (there may be warnings), 3 there is a problem, 2 the configuration\n" +
+			"cannot be loaded.",
 		Example: "  mayfly doctor --config /etc/mayfly/mayfly.yaml",
 		Args:    cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {

@@ -40,11 +40,9 @@ func newFind() *cobra.Command {
 		Use: "find {--url URL | --config FILE} {--artifact FILE | --digest DIGEST | --identity " +
 			"NAME | --serial NUMBER}",
 		Short: "Find who signed an artifact, or what an identity signed",
-		Long: "find searches the logs of a CA: the certificates in its Certificate Transparency log and the " +
-			"signatures in its log of\n" +
-			"signatures. --url asks a running CA; --config asks the CA of that file, or reads its index if it does " +
-			"not run.\n" +
-			"The configuration needs find: {dir: index} (docs/find.md).\n\n" +
+		Long: "find searches the logs of a CA: the certificates in its Certificate Transparency log and the\n" +
+			"signatures in its log of signatures. --url asks a running CA; --config asks the CA of that file, or\n" +
+			"reads its index if it does not run. The configuration needs find: {dir: index} (docs/find.md).\n\n" +
 			"Exit status: 0 entries were found, 3 none.",
 		Example: "  mayfly find --url https://ca.example.com --artifact app.tar.gz\n" +
 			"  mayfly find --config mayfly.yaml --identity alice@example.com --issuer " +

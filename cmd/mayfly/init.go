@@ -32,17 +32,14 @@ func newInit(o *cli.Common) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "init [--private-sigstore] [DIR]",
 		Short: "Write the configuration of a new server",
-		Long: "init writes a directory with mayfly.yaml and identity.yaml, both with comments, for a server in " +
-			"production: TLS, a log of\n" +
-			"certificates, a journal, a canary. Then \"mayfly ca init\" makes the key and the chain, and the server " +
-			"can start: init\n" +
-			"prints both commands. In a terminal, init asks for each value that no flag sets.\n\n" +
-			"With --private-sigstore, init makes a complete Sigstore: also the keys and chains of the CA and of a " +
-			"timestamp authority,\n" +
-			"both logs, and a TUF repository that gives clients all they need. The server can start " +
-			"at once. The keys that " +
-			"it does not\n" +
-			"need are in a directory of their own (--offline): move them to a medium that is kept offline.\n\n" +
+		Long: "init writes a directory with mayfly.yaml and identity.yaml, both with comments, for a server in\n" +
+			"production: TLS, a log of certificates, a journal, a canary. Then \"mayfly ca init\" makes the key and\n" +
+			"the chain, and the server can start: init prints both commands. In a terminal, init asks for each\n" +
+			"value that no flag sets.\n\n" +
+			"With --private-sigstore, init makes a complete Sigstore: also the keys and chains of the CA and of a\n" +
+			"timestamp authority, both logs, and a TUF repository that gives clients all they need. The server can\n" +
+			"start at once. The keys that it does not need are in a directory of their own (--offline): move them\n" +
+			"to a medium that is kept offline.\n\n" +
 			"The configuration is checked before it is written. init overwrites no file.",
 		Example: "  mayfly init /var/lib/mayfly --url https://ca.example.com --organization \"Example Inc.\" \\\n" +
 			"    --issuer https://accounts.example.com --owner example.com --tls-certificate tls.pem --tls-key " +

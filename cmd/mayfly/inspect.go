@@ -19,11 +19,9 @@ func newInspect() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "inspect FILE",
 		Short: "Describe the content of a certificate or a chain",
-		Long: "inspect reads certificates (one or more in PEM, or one in DER; \"-\" is standard input) and " +
-			"prints identity, issuer,\n" +
-			"extensions by name, embedded SCTs and the remaining validity. It verifies nothing; use \"mayfly " +
-			"request\" or cosign to\n" +
-			"verify.",
+		Long: "inspect reads certificates (one or more in PEM, or one in DER; \"-\" is standard input) and prints\n" +
+			"identity, issuer, extensions by name, embedded SCTs and the remaining validity. It verifies nothing;\n" +
+			"use \"mayfly request\" or cosign to verify.",
 		Example: "  mayfly inspect cert.pem\n  mayfly inspect --json --trusted-root trusted_root.json cert.pem",
 		Args:    cobra.ExactArgs(1),
 		RunE: runs(func(cmd *cobra.Command, args []string) error {

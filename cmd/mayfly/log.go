@@ -27,10 +27,9 @@ func newLog(o *cli.Common) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "log",
 		Short: "Check, count, copy and rotate the logs of the CA",
-		Long: "These commands work on the CT log of ct.embedded or, with --log rekor, on the log of signatures of " +
-			"rekor, while the CA\nruns or not. fsck, stats and export only read, and also take the " +
-			"URL of another log: a " +
-			"static-ct log or, with\n--log rekor, a Rekor v2 log.",
+		Long: "These commands work on the CT log of ct.embedded or, with --log rekor, on the log of signatures of\n" +
+			"rekor, while the CA runs or not. fsck, stats and export only read, and also take the URL of another\n" +
+			"log: a static-ct log or, with --log rekor, a Rekor v2 log.",
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error { return cmd.Help() }),
 	}

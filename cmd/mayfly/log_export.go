@@ -37,12 +37,10 @@ func newLogExport() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export [--config FILE | --dir DIR | URL]",
 		Short: "Copy the entries of a log as JSON Lines or PEM",
-		Long: "export writes one JSON object for each entry: log, index, timestamp, serial, SAN, issuer of the " +
-			"identity, digest of the\n" +
-			"TBSCertificate, and the precertificate in base64. With --pem it writes only the " +
-			"precertificates. It verifies the\n" +
-			"checkpoint; \"mayfly log fsck\" verifies the entries. Of a log of signatures, it writes the kind, " +
-			"the signed digest, the\nsigner and the entry itself.",
+		Long: "export writes one JSON object for each entry: log, index, timestamp, serial, SAN, issuer of the\n" +
+			"identity, digest of the TBSCertificate, and the precertificate in base64. With --pem it writes only\n" +
+			"the precertificates. It verifies the checkpoint; \"mayfly log fsck\" verifies the entries. Of a log of\n" +
+			"signatures, it writes the kind, the signed digest, the signer and the entry itself.",
 		Example: "  mayfly log export --config mayfly.yaml --from 2026-11-01T00:00:00Z --out entries.jsonl\n" +
 			"  mayfly log export https://ca.example.com/ct --public-key log.pub.pem --from 100 --to 200 --pem",
 		Args: cobra.MaximumNArgs(1),

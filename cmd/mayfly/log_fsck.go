@@ -21,14 +21,11 @@ func newLogFsck() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "fsck [--config FILE | --dir DIR | URL]",
 		Short: "Verify a log completely: signature, hashes and entries",
-		Long: "fsck verifies the checkpoint's signature, computes every hash of the tree from the entries and " +
-			"compares it with every\n" +
-			"tile. It checks every entry: whether the precertificate corresponds to the logged entry, whether " +
-			"its issuer signed it,\n" +
-			"whether that issuer is in the log, and whether the timestamp is plausible. It reports all findings. " +
-			"The exit status is 3\n" +
-			"if there are any. Of a log of signatures, it checks the form of each entry and verifies the signature " +
-			"in it.",
+		Long: "fsck verifies the checkpoint's signature, computes every hash of the tree from the entries and\n" +
+			"compares it with every tile. It checks every entry: whether the precertificate corresponds to the\n" +
+			"logged entry, whether its issuer signed it, whether that issuer is in the log, and whether the\n" +
+			"timestamp is plausible. It reports all findings. The exit status is 3 if there are any. Of a log of\n" +
+			"signatures, it checks the form of each entry and verifies the signature in it.",
 		Example: "  mayfly log fsck --config mayfly.yaml\n" +
 			"  mayfly log fsck https://ca.example.com/ct --public-key log.pub.pem",
 		Args: cobra.MaximumNArgs(1),

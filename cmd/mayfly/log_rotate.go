@@ -29,14 +29,11 @@ func newLogRotate(o *cli.Common) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rotate --config FILE",
 		Short: "Make the next shard of a log, with a new key",
-		Long: "rotate shows the shards after the rotation; with --yes, it makes the new shard. The new " +
-			"shard becomes active\n" +
-			"at --at, and the previous shard ends 20 minutes later. A running CA applies the " +
-			"change on its own. Before\n" +
-			"--at, give verifiers a trusted root that has the new key (\"mayfly trust export\" lists " +
-			"every shard). That takes\n" +
-			"time, so --at must be at least the lead of the log in the future. A log of signatures whose keys are " +
-			"configured needs\none more key, in rekor.next_keys.",
+		Long: "rotate shows the shards after the rotation; with --yes, it makes the new shard. The new shard becomes\n" +
+			"active at --at, and the previous shard ends 20 minutes later. A running CA applies the change on its\n" +
+			"own. Before --at, give verifiers a trusted root that has the new key (\"mayfly trust export\" lists\n" +
+			"every shard). That takes time, so --at must be at least the lead of the log in the future. A log of\n" +
+			"signatures whose keys are configured needs one more key, in rekor.next_keys.",
 		Example: "  mayfly log rotate --config mayfly.yaml --at 2027-01-01T00:00:00Z\n" +
 			"  mayfly log rotate --config mayfly.yaml --at 2027-01-01T00:00:00Z --name 2027 --yes",
 		Args: cobra.NoArgs,

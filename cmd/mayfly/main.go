@@ -37,11 +37,9 @@ func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "mayfly",
 		Short: "A certificate authority for code signing: identity token in, ten-minute certificate out",
-		Long: "mayfly verifies an OpenID Connect identity token, issues an X.509 code-signing certificate for " +
-			"the identity in the\n" +
-			"token, and logs the certificate to Certificate Transparency before it answers. The certificate is " +
-			"valid for ten minutes.\n" +
-			"mayfly implements the API of Sigstore's Fulcio.\n\n" +
+		Long: "mayfly verifies an OpenID Connect identity token, issues an X.509 code-signing certificate for the\n" +
+			"identity in the token, and logs the certificate to Certificate Transparency before it answers. The\n" +
+			"certificate is valid for ten minutes. mayfly implements the API of Sigstore's Fulcio.\n\n" +
 			"Start with \"mayfly dev\": a complete CA on this machine, with nothing to configure.",
 		SilenceErrors: true,
 		SilenceUsage:  true,

@@ -48,17 +48,14 @@ func newRequest(*cli.Common) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "request --url URL [--trusted-root FILE]",
 		Short: "Request a certificate, and verify it",
-		Long: "request sends an identity token and a proof of possession to the CA, and verifies the certificate " +
-			"before it writes or\n" +
-			"shows it. The certificate must have the key that was sent, and the identity and issuer of the " +
-			"token (or of --identity\n" +
-			"and --issuer). Its chain must end at an authority that the trusted root accepts now, and it must be " +
-			"for code signing. If\n" +
-			"the trusted root has Certificate Transparency logs, one of them must have signed an SCT for it.\n\n" +
-			"The token comes from --token-file, or from SIGSTORE_ID_TOKEN, or from standard input if it is a " +
-			"pipe, or from a sign-in\n" +
-			"in the browser (--device: on another machine). request makes a new P-256 key, unless --key names a key;\n" +
-			"MAYFLY_KEY_PASSWORD decrypts it.",
+		Long: "request sends an identity token and a proof of possession to the CA, and verifies the certificate\n" +
+			"before it writes or shows it. The certificate must have the key that was sent, and the identity and\n" +
+			"issuer of the token (or of --identity and --issuer). Its chain must end at an authority that the\n" +
+			"trusted root accepts now, and it must be for code signing. If the trusted root has Certificate\n" +
+			"Transparency logs, one of them must have signed an SCT for it.\n\n" +
+			"The token comes from --token-file, or from SIGSTORE_ID_TOKEN, or from standard input if it is a pipe,\n" +
+			"or from a sign-in in the browser (--device: on another machine). request makes a new P-256 key, unless\n" +
+			"--key names a key; MAYFLY_KEY_PASSWORD decrypts it.",
 		Example: "  mayfly request --url http://127.0.0.1:5555 --trusted-root " +
 			".mayfly-dev/trusted_root.json --out cert.pem\n" +
 			"  mayfly dev token --email alice@example.com | mayfly request --url 127.0.0.1:5554 --grpc " +

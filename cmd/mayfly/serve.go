@@ -14,8 +14,8 @@ func newServe(o *cli.Common) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve --config FILE",
 		Short: "Run the certificate authority",
-		Long: "serve runs the CA with the configuration FILE until SIGINT or SIGTERM. \"mayfly config check\" " +
-			"shows beforehand whether it would start.",
+		Long: "serve runs the CA with the configuration FILE until SIGINT or SIGTERM. \"mayfly config check\" shows\n" +
+			"beforehand whether it would start.",
 		Example: "  mayfly serve --config /etc/mayfly/mayfly.yaml",
 		Args:    cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {

@@ -29,13 +29,10 @@ func newSLO() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "slo [--admin URL]... [--over DURATION]",
 		Short: "Show the service level of running CAs",
-		Long: "slo reads /metrics of the admin listeners of one or several CAs and prints the service " +
-			"level of all of them together:\n" +
-			"the share of requests that got a certificate, and the share that got one in time. " +
-			"Requests that failed by the fault of\n" +
-			"their caller do not count (docs/operations.md). The counts are since the start of each CA " +
-			"or, with --over, of a time\n" +
-			"that begins now.\n\n" +
+		Long: "slo reads /metrics of the admin listeners of one or several CAs and prints the service level of all of\n" +
+			"them together: the share of requests that got a certificate, and the share that got one in time.\n" +
+			"Requests that failed by the fault of their caller do not count (docs/operations.md). The counts are\n" +
+			"since the start of each CA or, with --over, of a time that begins now.\n\n" +
 			"Exit status: 0 the objectives are met, 3 an objective is missed, 1 a CA cannot be reached.",
 		Example: "  mayfly slo\n" +
 			"  mayfly slo --admin http://10.0.0.1:2112 --admin http://10.0.0.2:2112 --over 5m --json",

@@ -61,11 +61,10 @@ func newStatus() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status [--admin URL] [--config FILE]",
 		Short: "Show the state of a running CA",
-		Long: "status asks the admin listener of a CA and prints one page: whether the CA is ready and " +
-			"why not, each dependency, what\n" +
-			"ends and when, the logs, the journal, the last run of the canary, certificates and " +
-			"refusals since the start, and how\n" +
-			"much of the limits is in use. --json prints the same as one object (docs/operations.md).\n\n" +
+		Long: "status asks the admin listener of a CA and prints one page: whether the CA is ready and why not, each\n" +
+			"dependency, what ends and when, the logs, the journal, the last run of the canary, certificates and\n" +
+			"refusals since the start, and how much of the limits is in use. --json prints the same as one object\n" +
+			"(docs/operations.md).\n\n" +
 			"Exit status: 0 the CA is ready, 3 the CA is not ready, 1 the CA cannot be reached.",
 		Example: "  mayfly status\n  mayfly status --config /etc/mayfly/mayfly.yaml --json",
 		Args:    cobra.NoArgs,

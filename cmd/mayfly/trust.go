@@ -46,11 +46,10 @@ func newTrustExport() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export --config FILE --out DIR",
 		Short: "Write trusted_root.json and signing_config.json",
-		Long: "export writes two files into DIR: trusted_root.json for verifiers (every chain and every log of " +
-			"the configuration with\n" +
-			"their validity) and signing_config.json for signers (where to send requests). It reads the " +
-			"configuration, the chains and\n" +
-			"the public keys. The CA need not run; neither its private key nor a password is needed.\n\n" +
+		Long: "export writes two files into DIR: trusted_root.json for verifiers (every chain and every log of the\n" +
+			"configuration with their validity) and signing_config.json for signers (where to send requests). It\n" +
+			"reads the configuration, the chains and the public keys. The CA need not run; neither its private key\n" +
+			"nor a password is needed.\n\n" +
 			"Flags add a timestamp authority and a Rekor log of yours to both files.",
 		Example: "  mayfly trust export --config mayfly.yaml --url https://ca.example.com --out trust/\n" +
 			"  mayfly trust export --config mayfly.yaml --url https://ca.example.com --out trust/ \\\n" +

@@ -36,15 +36,12 @@ func newTUF() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "tuf",
 		Short: "Make and maintain a TUF repository with the trusted root for clients",
-		Long: "A TUF repository distributes trusted_root.json and signing_config.json, and their updates, to " +
-			"clients. A client that was\n" +
-			"set up once with 1.root.json (cosign initialize --mirror URL --root 1.root.json) follows every " +
-			"change on its own.\n\n" +
-			"The CA serves DIR/repository (publish.tuf.serve), or a web server does. DIR/keys is secret; " +
-			"MAYFLY_TUF_PASSWORD\n" +
-			"encrypts the keys. DIR/keys/published is a copy of what was published: each command verifies " +
-			"DIR/repository against this copy, as a " +
-			"client does, and signs\nnothing else.",
+		Long: "A TUF repository distributes trusted_root.json and signing_config.json, and their updates, to clients.\n" +
+			"A client that was set up once with 1.root.json (cosign initialize --mirror URL --root 1.root.json)\n" +
+			"follows every change on its own.\n\n" +
+			"The CA serves DIR/repository (publish.tuf.serve), or a web server does. DIR/keys is secret;\n" +
+			"MAYFLY_TUF_PASSWORD encrypts the keys. DIR/keys/published is a copy of what was published: each\n" +
+			"command verifies DIR/repository against this copy, as a client does, and signs nothing else.",
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error { return cmd.Help() }),
 	}
@@ -86,10 +83,9 @@ func (f *tufFlags) newInit() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "init --dir DIR [--offline DIR]",
 		Short: "Make a repository with new keys",
-		Long: "init makes the repository and a key for each role. With --offline, the keys of root and targets are " +
-			"written to another\n" +
-			"directory, on a medium that you keep offline, and never to DIR: \"mayfly trust tuf sign\" signs there " +
-			"what the CA asks for.",
+		Long: "init makes the repository and a key for each role. With --offline, the keys of root and targets are\n" +
+			"written to another directory, on a medium that you keep offline, and never to DIR: \"mayfly trust tuf\n" +
+			"sign\" signs there what the CA asks for.",
 		Example: "  " + tufPasswordEnv + "=... mayfly trust tuf init --dir tuf/ --offline /media/key/tuf/",
 		Args:    cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
@@ -126,15 +122,12 @@ func (f *tufFlags) newPublish() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "publish --dir DIR [FILE...]",
 		Short: "Publish a trusted root and a signing configuration, or only renew metadata that expires soon",
-		Long: "publish adds the files (trusted_root.json, signing_config.json) to the repository and signs it. " +
-			"Without files it only\n" +
-			"renews the metadata: run it daily with the keys of snapshot and timestamp alone. Clients see either " +
-			"the old state or the\n" +
-			"new one; after a crash the next command completes the change. A repository that someone else " +
-			"has changed is refused.\n\n" +
-			"With --signed it publishes what \"mayfly trust tuf sign\" wrote. A running CA with " +
-			"publish.tuf.update does " +
-			"this itself.",
+		Long: "publish adds the files (trusted_root.json, signing_config.json) to the repository and signs it.\n" +
+			"Without files it only renews the metadata: run it daily with the keys of snapshot and timestamp alone.\n" +
+			"Clients see either the old state or the new one; after a crash the next command completes the change.\n" +
+			"A repository that someone else has changed is refused.\n\n" +
+			"With --signed it publishes what \"mayfly trust tuf sign\" wrote. A running CA with publish.tuf.update\n" +
+			"does this itself.",
 		Example: "  mayfly trust tuf publish --dir tuf/ trust/trusted_root.json trust/signing_config.json\n  mayfly " +
 			"trust tuf publish --dir tuf/",
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
@@ -185,11 +178,9 @@ func (f *tufFlags) newRequest() *cobra.Command {
 	return &cobra.Command{
 		Use:   "request --dir DIR [FILE...]",
 		Short: "Ask the holder of the offline keys to sign",
-		Long: "request writes DIR/request.json for \"mayfly trust tuf sign\": to publish the files " +
-			"that differ from the " +
-			"published ones,\n" +
-			"and to renew metadata of root and targets that expires soon. It needs no key. A running CA with " +
-			"publish.tuf.update\nwrites this file itself.",
+		Long: "request writes DIR/request.json for \"mayfly trust tuf sign\": to publish the files that differ from\n" +
+			"the published ones, and to renew metadata of root and targets that expires soon. It needs no key. A\n" +
+			"running CA with publish.tuf.update writes this file itself.",
 		Example: "  mayfly trust tuf request --dir tuf/ trust/trusted_root.json trust/signing_config.json",
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
 			r, err := f.open()
@@ -226,13 +217,11 @@ func (f *tufFlags) newSign() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "sign --dir DIR --out FILE REQUEST",
 		Short: "Sign a request with the offline keys of root and targets",
-		Long: "sign runs on the machine that holds the keys of root and targets. DIR is the directory that " +
-			"\"mayfly trust tuf\n" +
-			"init --offline\" wrote: DIR/keys has the keys, and DIR/keys/published a copy of what was published. The " +
-			"request must\n" +
-			"follow from this copy and must not be older. sign shows every entry that is added and removed, and asks " +
-			"before it\n" +
-			"signs. Write FILE to signed.json in the directory of the repository: the CA publishes it.",
+		Long: "sign runs on the machine that holds the keys of root and targets. DIR is the directory that \"mayfly\n" +
+			"trust tuf init --offline\" wrote: DIR/keys has the keys, and DIR/keys/published a copy of what was\n" +
+			"published. The request must follow from this copy and must not be older. sign shows every entry that\n" +
+			"is added and removed, and asks before it signs. Write FILE to signed.json in the directory of the\n" +
+			"repository: the CA publishes it.",
 		Example: "  mayfly trust tuf sign --dir /media/key/tuf/ --out signed.json request.json",
 		Args:    cobra.ExactArgs(1),
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
@@ -349,9 +338,9 @@ func (f *tufFlags) newShow() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show --dir DIR",
 		Short: "Show roles, keys, expiry and files, and check the repository as a client would",
-		Long: "show prints the state of the repository and changes nothing. It exits with 3, and says what is " +
-			"wrong, if a client would\nrefuse the repository, if the repository does not follow from the copy in " +
-			"DIR/keys/published, or if that copy is\nmissing. In that case it prints the state of the copy.",
+		Long: "show prints the state of the repository and changes nothing. It exits with 3, and says what is wrong,\n" +
+			"if a client would refuse the repository, if the repository does not follow from the copy in\n" +
+			"DIR/keys/published, or if that copy is missing. In that case it prints the state of the copy.",
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
 			o, err := f.options()
@@ -382,12 +371,10 @@ func (f *tufFlags) newAdopt() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "adopt --dir DIR --root-sha256 HEX",
 		Short: "Accept a repository without a copy in DIR/keys/published as authentic",
-		Long: "adopt makes DIR/keys/published from DIR/repository: once for a repository of an earlier version of " +
-			"mayfly, or when the\n" +
-			"copy was lost. Nothing in DIR/keys then shows which metadata is authentic. Therefore you " +
-			"give the SHA-256 of the\n" +
-			"1.root.json that clients have (--root-sha256), taken from a client. adopt verifies that " +
-			"everything else follows from\nthat root.",
+		Long: "adopt makes DIR/keys/published from DIR/repository: once for a repository of an earlier version of\n" +
+			"mayfly, or when the copy was lost. Nothing in DIR/keys then shows which metadata is authentic.\n" +
+			"Therefore you give the SHA-256 of the 1.root.json that clients have (--root-sha256), taken from a\n" +
+			"client. adopt verifies that everything else follows from that root.",
 		Example: "  sha256sum 1.root.json   # of a client\n  mayfly trust tuf adopt --dir tuf/ --root-sha256 0123...",
 		Args:    cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
@@ -419,10 +406,9 @@ func (f *tufFlags) newRestore() *cobra.Command {
 	return &cobra.Command{
 		Use:   "restore --dir DIR",
 		Short: "Restore the repository as it was published",
-		Long: "restore writes each file of DIR/repository that is missing or differs from the copy in " +
-			"DIR/keys/published, and removes\n" +
-			"root metadata that does not follow from the copy. It needs no key. First find out who changed the " +
-			"directory: publish and\nrotate refuse to work on such a repository.",
+		Long: "restore writes each file of DIR/repository that is missing or differs from the copy in\n" +
+			"DIR/keys/published, and removes root metadata that does not follow from the copy. It needs no key.\n" +
+			"First find out who changed the directory: publish and rotate refuse to work on such a repository.",
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
 			o, err := f.options()

@@ -31,12 +31,11 @@ func newVerify() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify BUNDLE --trusted-root FILE --artifact FILE --identity SAN --issuer URL",
 		Short: "Verify a Sigstore bundle: who signed what, and when",
-		Long: "verify checks a Sigstore bundle against a trusted root. The certificate must chain to an authority " +
-			"that was trusted and\n" +
-			"valid when it signed. If the trusted root has Certificate Transparency logs, one of them must have " +
-			"signed an SCT for the\n" +
-			"certificate. The signature must be in a trusted Rekor log (with --no-rekor: have a trusted " +
-			"timestamp instead) and must\nbe over the artifact. Identity and issuer must be the expected ones.\n\n" +
+		Long: "verify checks a Sigstore bundle against a trusted root. The certificate must chain to an authority\n" +
+			"that was trusted and valid when it signed. If the trusted root has Certificate Transparency logs, one\n" +
+			"of them must have signed an SCT for the certificate. The signature must be in a trusted Rekor log\n" +
+			"(with --no-rekor: have a trusted timestamp instead) and must be over the artifact. Identity and issuer\n" +
+			"must be the expected ones.\n\n" +
 			"The exit status is 3 if a check fails. The numbers in the output count verified items only.",
 		Example: "  mayfly verify app.sigstore.json --trusted-root trusted_root.json --artifact app.tar.gz \\\n" +
 			"    --identity alice@example.com --issuer https://login.example.com\n" +
