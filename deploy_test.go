@@ -151,7 +151,7 @@ func TestRunbooks(t *testing.T) {
 			t.Errorf("%s has no unit test", name)
 		}
 		page := readDoc(t, "docs/runbooks/"+name+".md")
-		want := []string{"# " + name, "## Meaning", "## Check", "## Mend"}
+		want := []string{"# " + name, "## Meaning", "## Check", "## Repair"}
 		if got := heading.FindAllString(page, -1); !slices.Equal(got, want) {
 			t.Errorf("docs/runbooks/%s.md has the headings %q, want %q", name, got, want)
 		}
