@@ -129,11 +129,15 @@ var layers = map[string][]string{
 	"backup": {"config", "fault", "journal", "reconcile", "tlog"},
 
 	"cmd/internal/cli": {"fault"},
+	// the commands of those who sign and verify
+	"cmd/internal/clients": {"cmd/internal/cli", "ca/signer", "client", "inspect", "trust", "fault"},
+	"cmd/mayfly-client":    {"cmd/internal/cli", "cmd/internal/clients"}, // no others: it builds for Windows
 	"cmd/mayfly": {
 		"cmd/internal/cli", "node", "dev", "dev/idp", "config", "oidc", "ca", "ca/signer", "rotation", "ctlog",
 		"monitor", "tlog", "rekor", "rekor/entry",
 		"journal", "reconcile", "client", "trust", "inspect", "identity", "loglist", "tbs", "fault", "server",
 		"ceremony", "ca/signer/backends", "status", "doctor", "tsa", "setup", "backup", "find",
+		"cmd/internal/clients", "server/uses", // the version of the file, for "mayfly version"
 	},
 	// the one program with cgo
 	"cmd/mayfly-hsm":   {"cmd/internal/cli", "ca/signer/pkcs11/token", "ca/signer", "fault"},
@@ -176,18 +180,18 @@ var owners = map[string][]string{
 	"github.com/sigstore/rekor-tiles":      {"monitor", "rekor", "rekor/entry", "tlog", "trial"},
 	"github.com/sigstore/rekor/":           {"rekor"},
 	"github.com/cyberphone":                {"rekor/entry"},
-	"github.com/secure-systems-lab":        {"rekor"},
+	"github.com/secure-systems-lab":        {"rekor", "trial"},
 	"go.etcd.io/bbolt":                     {"find"},
 	"github.com/digitorus":                 {"tsa"},
 	"github.com/beevik/ntp":                {"tsa"},
 	"github.com/sigstore/sigstore-go":      {"trust"},
 	"github.com/theupdateframework/go-tuf": {"trust"},
-	"github.com/sigstore/sigstore/":        {"cmd/mayfly", "ca/signer", "monitor", "node", "trust", "rekor"},
+	"github.com/sigstore/sigstore/":        {"cmd/internal/clients", "ca/signer", "monitor", "node", "trust", "rekor"},
 	"software.sslmate.com/src/go-pkcs12":   {"ca/signer"},
 	"filippo.io/age":                       {"ca/signer"},
 	"github.com/spf13": {
-		"cmd/mayfly", "cmd/mayfly-bench", "cmd/mayfly-hsm",
-		"cmd/internal/cli",
+		"cmd/mayfly", "cmd/mayfly-bench", "cmd/mayfly-hsm", "cmd/mayfly-client",
+		"cmd/internal/cli", "cmd/internal/clients",
 	},
 	"github.com/miekg/pkcs11":         {"cmd/mayfly-hsm", "ca/signer/pkcs11/token"}, // needs cgo
 	"github.com/zmap":                 {},

@@ -68,6 +68,9 @@ func Run(ctx context.Context, f *Options, log *slog.Logger, out io.Writer) error
 			if err := selfTest(ctx, provider, state, url); err != nil {
 				return fmt.Errorf("self-test: %w", err)
 			}
+			if f.Ready != nil {
+				return f.Ready(ctx, Instance{state: state, provider: provider, URL: url, Issuer: state.Issuer})
+			}
 			return banner{state: state, listeners: listeners, flags: f, took: time.Since(began)}.print(out)
 		},
 	})
@@ -200,7 +203,25 @@ type Options struct {
 	Dir                    string
 	HTTP, GRPC, Admin, IDP string // addresses to listen on; "off" disables GRPC and Admin
 	TLS                    bool   // with a self-signed certificate
+	// Ready is called instead of printing how to use the CA, when the CA can issue certificates. An error ends Run.
+	// Optional.
+	Ready func(context.Context, Instance) error
 }
+
+// Instance is the running Sigstore.
+type Instance struct {
+	URL    string // of the CA, the log of signatures and, with the path [tsa.Path], the timestamp authority
+	Issuer string // URL of the identity provider
+
+	state    *State
+	provider *idp.Provider
+}
+
+// Token returns an ID token for an e-mail address.
+func (i Instance) Token(email string) (string, error) { return i.provider.Token(email, nil) }
+
+// TrustedRoot returns trusted_root.json.
+func (i Instance) TrustedRoot() ([]byte, error) { return os.ReadFile(i.state.Path(trust.RootName)) }
 
 func (f *Options) scheme() string {
 	if f.TLS {

@@ -3,7 +3,7 @@
 //
 // A token and the addresses of the services go in; a bundle that was verified comes out, or the step that failed. The
 // requests are those of released clients, over the addresses that these use. The bundle MUST be verified with nothing
-// but the trusted root.
+// but the trusted root. Releases of mayfly are signed in the same way, with an artifact that the caller names.
 package trial
 
 import (
@@ -22,8 +22,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/secure-systems-lab/go-securesystemslib/dsse"
 	bundle "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
 	common "github.com/sigstore/protobuf-specs/gen/pb-go/common/v1"
+	dssepb "github.com/sigstore/protobuf-specs/gen/pb-go/dsse"
 	rekorv1 "github.com/sigstore/protobuf-specs/gen/pb-go/rekor/v1"
 	rekorpb "github.com/sigstore/rekor-tiles/v2/pkg/generated/protobuf"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -44,6 +46,11 @@ type Options struct {
 	Token       string
 	Identity    string // the subject alternative name that the certificate must have
 	Issuer      string // likewise
+	// Artifact is what is signed. Nil: an artifact that nobody else signs.
+	Artifact []byte
+	// Statement is the digest of a subject of the statement, "sha256:HEX", if Artifact is an in-toto statement, which is
+	// signed in an envelope (DSSE). "": Artifact is signed as it is.
+	Statement string
 	// Roots are the CAs of the TLS certificates of the services. Nil: those of the system.
 	Roots *x509.CertPool
 	// Timeout bounds each step. 0: [DefaultTimeout].
@@ -105,8 +112,10 @@ func Sign(ctx context.Context, o Options) (*Result, error) {
 		Timeout: o.Timeout, Roots: o.Roots, UserAgent: version.UserAgent(),
 	})}
 	defer s.http.CloseIdleConnections()
-	s.artifact = fmt.Appendf(nil, "a trial of mayfly at %s: %s\n",
-		time.Now().UTC().Format(time.RFC3339Nano), rand.Text())
+	if s.artifact = o.Artifact; s.artifact == nil {
+		s.artifact = fmt.Appendf(nil, "a trial of mayfly at %s: %s\n",
+			time.Now().UTC().Format(time.RFC3339Nano), rand.Text())
+	}
 	for _, step := range []struct {
 		name, url string
 		skip      bool
@@ -170,7 +179,11 @@ func (s *signing) certify(ctx context.Context) error {
 	if err != nil {
 		return errors.New(client.Explain(err))
 	}
-	s.leaf, s.digest = got.Leaf, sha256.Sum256(s.artifact)
+	message := s.artifact
+	if s.o.Statement != "" {
+		message = dsse.PAE(statementType, s.artifact)
+	}
+	s.leaf, s.digest = got.Leaf, sha256.Sum256(message)
 	s.signature, err = key.Sign(rand.Reader, s.digest[:], crypto.SHA256)
 	return err
 }
@@ -189,15 +202,23 @@ func (s *signing) stamp(ctx context.Context) error {
 
 // log writes the signature to the log of signatures.
 func (s *signing) log(ctx context.Context) error {
-	body, err := protojson.Marshal(&rekorpb.CreateEntryRequest{
-		Spec: &rekorpb.CreateEntryRequest_HashedRekordRequestV002{HashedRekordRequestV002: &rekorpb.HashedRekordRequestV002{
-			Digest: s.digest[:],
-			Signature: &rekorpb.Signature{Content: s.signature, Verifier: &rekorpb.Verifier{
-				Verifier:   &rekorpb.Verifier_X509Certificate{X509Certificate: &common.X509Certificate{RawBytes: s.leaf.Raw}},
-				KeyDetails: common.PublicKeyDetails_PKIX_ECDSA_P256_SHA_256,
-			}},
-		}},
-	})
+	verifier := &rekorpb.Verifier{
+		Verifier:   &rekorpb.Verifier_X509Certificate{X509Certificate: &common.X509Certificate{RawBytes: s.leaf.Raw}},
+		KeyDetails: common.PublicKeyDetails_PKIX_ECDSA_P256_SHA_256,
+	}
+	request := &rekorpb.CreateEntryRequest{}
+	if s.o.Statement != "" {
+		request.Spec = &rekorpb.CreateEntryRequest_DsseRequestV002{DsseRequestV002: &rekorpb.DSSERequestV002{
+			Envelope: s.envelope(), Verifiers: []*rekorpb.Verifier{verifier},
+		}}
+	} else {
+		request.Spec = &rekorpb.CreateEntryRequest_HashedRekordRequestV002{
+			HashedRekordRequestV002: &rekorpb.HashedRekordRequestV002{
+				Digest: s.digest[:], Signature: &rekorpb.Signature{Content: s.signature, Verifier: verifier},
+			},
+		}
+	}
+	body, err := protojson.Marshal(request)
 	if err != nil {
 		return err
 	}
@@ -208,6 +229,16 @@ func (s *signing) log(ctx context.Context) error {
 	entry := &rekorv1.TransparencyLogEntry{}
 	s.entries = []*rekorv1.TransparencyLogEntry{entry}
 	return protojson.Unmarshal(answer, entry)
+}
+
+// statementType is the media type of an in-toto statement in an envelope.
+const statementType = "application/vnd.in-toto+json"
+
+// envelope returns the statement in its envelope (DSSE).
+func (s *signing) envelope() *dssepb.Envelope {
+	return &dssepb.Envelope{
+		PayloadType: statementType, Payload: s.artifact, Signatures: []*dssepb.Signature{{Sig: s.signature}},
+	}
 }
 
 // post sends JSON, and returns the body of an answer with a 2xx status.
@@ -241,19 +272,25 @@ func (s *signing) verify(context.Context) error {
 	if s.stamps != nil {
 		material.TimestampVerificationData = &bundle.TimestampVerificationData{Rfc3161Timestamps: s.stamps}
 	}
-	data, err := protojson.Marshal(&bundle.Bundle{
+	out := &bundle.Bundle{
 		MediaType: "application/vnd.dev.sigstore.bundle.v0.3+json", VerificationMaterial: material,
-		Content: &bundle.Bundle_MessageSignature{MessageSignature: &common.MessageSignature{
+	}
+	expect := trust.Expectation{Identity: s.o.Identity, Issuer: s.o.Issuer, NoRekor: s.o.Rekor == ""}
+	if s.o.Statement != "" {
+		out.Content = &bundle.Bundle_DsseEnvelope{DsseEnvelope: s.envelope()}
+		expect.Digest = s.o.Statement
+	} else {
+		out.Content = &bundle.Bundle_MessageSignature{MessageSignature: &common.MessageSignature{
 			MessageDigest: &common.HashOutput{Algorithm: common.HashAlgorithm_SHA2_256, Digest: s.digest[:]},
 			Signature:     s.signature,
-		}},
-	})
+		}}
+		expect.Artifact = bytes.NewReader(s.artifact)
+	}
+	data, err := protojson.Marshal(out)
 	if err != nil {
 		return err
 	}
-	verified, err := trust.VerifyBundle(s.o.TrustedRoot, data, trust.Expectation{
-		Identity: s.o.Identity, Issuer: s.o.Issuer, Artifact: bytes.NewReader(s.artifact), NoRekor: s.o.Rekor == "",
-	})
+	verified, err := trust.VerifyBundle(s.o.TrustedRoot, data, expect)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/ceremony"
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
+	"github.com/mayfly-ca/mayfly/cmd/internal/clients"
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/internal/terminal"
 )
@@ -37,7 +38,7 @@ func newCACheck() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if o.Chain, err = readCertificates(cmd.InOrStdin(), path); err != nil {
+			if o.Chain, err = clients.ReadCertificates(cmd.InOrStdin(), path); err != nil {
 				return err
 			}
 			if key.given() {

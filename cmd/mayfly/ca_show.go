@@ -11,6 +11,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/ceremony"
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
+	"github.com/mayfly-ca/mayfly/cmd/internal/clients"
 	"github.com/mayfly-ca/mayfly/inspect"
 	"github.com/mayfly-ca/mayfly/internal/terminal"
 )
@@ -46,7 +47,7 @@ func newCAShow() *cobra.Command {
 				return err
 			}
 			if path != "" && (len(args) == 1 || there(path)) { // for a CSR, the chain need not exist yet
-				certs, err := readCertificates(cmd.InOrStdin(), path)
+				certs, err := clients.ReadCertificates(cmd.InOrStdin(), path)
 				if err != nil {
 					return err
 				}

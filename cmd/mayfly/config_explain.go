@@ -11,6 +11,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
+	"github.com/mayfly-ca/mayfly/cmd/internal/clients"
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/inspect"
@@ -114,7 +115,7 @@ func (f explainFlags) run(cmd *cobra.Command) error {
 
 func (f explainFlags) explain(stdin io.Reader, e *oidc.Explainer, now time.Time) (*oidc.Explanation, error) {
 	if f.token != "" {
-		token, err := readToken(stdin, f.token)
+		token, err := clients.ReadToken(stdin, f.token)
 		if err != nil {
 			return nil, err
 		}

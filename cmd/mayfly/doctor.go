@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
+	"github.com/mayfly-ca/mayfly/cmd/internal/clients"
 	"github.com/mayfly-ca/mayfly/doctor"
 	"github.com/mayfly-ca/mayfly/internal/human"
 	"github.com/mayfly-ca/mayfly/internal/terminal"
@@ -45,7 +46,7 @@ func newDoctor() *cobra.Command {
 			o.Client = f.options
 			if tokenFile != "" {
 				var err error
-				if o.Token, err = readToken(cmd.InOrStdin(), tokenFile); err != nil {
+				if o.Token, err = clients.ReadToken(cmd.InOrStdin(), tokenFile); err != nil {
 					return err
 				}
 			}

@@ -24,6 +24,7 @@ import (
 	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/client"
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
+	"github.com/mayfly-ca/mayfly/cmd/internal/clients"
 	"github.com/mayfly-ca/mayfly/fault"
 
 	escape "github.com/mayfly-ca/mayfly/internal/printable"
@@ -202,7 +203,7 @@ func TestHostileValues(t *testing.T) {
 		Leaf: leaf, Identity: hostile, Issuer: hostile, Statement: hostile,
 		Times: []trust.Time{{Kind: hostile, Source: hostile, At: time.Now()}},
 	}
-	if err := printVerified(&out, v, nil); err != nil {
+	if err := clients.PrintVerified(&out, v, nil); err != nil {
 		t.Fatal(err)
 	}
 	harmless(t, "verify", out.String())

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
+	"github.com/mayfly-ca/mayfly/cmd/internal/clients"
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/dev"
 	"github.com/mayfly-ca/mayfly/internal/version"
@@ -47,11 +48,11 @@ func newRoot() *cobra.Command {
 	root.Version = version.Read().Version
 	root.SetVersionTemplate("mayfly {{.Version}}\n")
 	o.Add(root)
-	root.AddCommand(newDev(o), newInit(o), newServe(o), newStatus(), newDoctor(), newRequest(o),
-		newInspect(), newVerify(),
+	root.AddCommand(newDev(o), newInit(o), newServe(o), newStatus(), newDoctor(), clients.NewRequest(),
+		clients.NewInspect(), clients.NewVerify(),
 		newFind(), newConfig(), newCA(), newTrust(), newAudit(), newLog(o), newBackup(), newRestore(),
 		newSLO(), newBench(),
-		newVersion())
+		clients.NewVersion(include))
 	cli.ExplainArguments(root)
 	return root
 }

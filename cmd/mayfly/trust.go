@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
+	"github.com/mayfly-ca/mayfly/cmd/internal/clients"
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/internal/input"
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
@@ -140,7 +141,7 @@ func (f *exportFlags) services() error {
 		return cli.Usage("--rekor and --rekor-key belong together: signers need the URL, verifiers the key")
 	}
 	if f.tsa != "" {
-		chain, err := readCertificates(nil, f.tsaChain)
+		chain, err := clients.ReadCertificates(nil, f.tsaChain)
 		if err != nil {
 			return fmt.Errorf("--tsa-chain: %w", err)
 		}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/client"
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
+	"github.com/mayfly-ca/mayfly/cmd/internal/clients"
 	"github.com/mayfly-ca/mayfly/loglist"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 	"github.com/mayfly-ca/mayfly/trust"
@@ -41,11 +42,11 @@ func TestEndedAuthority(t *testing.T) {
 		if err := os.WriteFile(name, root, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		trusted, err := loadTrust(name)
+		trusted, err := clients.ReadTrustedRoot(name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := client.Verify([]*x509.Certificate{leaf}, trusted, time.Now()); (err == nil) != good {
+		if _, err := client.Verify([]*x509.Certificate{leaf}, trusted.ForClient(), time.Now()); (err == nil) != good {
 			t.Errorf("an authority that ends in %s: %v", end, err)
 		}
 	}

@@ -1,45 +1,28 @@
 package main
 
 import (
-	"fmt"
-
-	"github.com/spf13/cobra"
-
-	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
-	"github.com/mayfly-ca/mayfly/internal/terminal"
+	"github.com/mayfly-ca/mayfly/backup"
+	"github.com/mayfly-ca/mayfly/ca/signer/backends"
+	"github.com/mayfly-ca/mayfly/dev"
 	"github.com/mayfly-ca/mayfly/internal/version"
+	"github.com/mayfly-ca/mayfly/journal"
+	"github.com/mayfly-ca/mayfly/reconcile"
+	"github.com/mayfly-ca/mayfly/rotation"
+	"github.com/mayfly-ca/mayfly/server/uses"
+	"github.com/mayfly-ca/mayfly/tlog"
 )
 
-func newVersion() *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
-		Use:   "version",
-		Short: "Show what this binary was built from",
-		Args:  cobra.NoArgs,
-		RunE: runs(func(cmd *cobra.Command, _ []string) error {
-			b := version.Read()
-			if asJSON {
-				return cli.WriteJSON(cmd.OutOrStdout(), b)
-			}
-			var t terminal.Table
-			t.Add("version", b.Version)
-			if b.Commit != "" {
-				commit := b.Commit
-				if b.Modified {
-					commit += " (modified)"
-				}
-				t.Add("commit", commit)
-				t.Add("date", b.Date)
-			}
-			t.Add("go", b.GoVersion)
-			t.Add("platform", b.Platform)
-			if b.FIPS140.State != "off" {
-				t.Add("FIPS 140-3", b.FIPS140.State+", module "+b.FIPS140.Module)
-			}
-			fmt.Fprintln(cmd.OutOrStdout(), "mayfly")
-			return t.Write(cmd.OutOrStdout(), terminal.StyleFor(cmd.OutOrStdout()))
-		}),
+// include adds to the build information what this program includes: key backends, and the formats of its state. A
+// version that is older than "reads_from" or newer than "writes" is refused.
+func include(b *version.Info) {
+	b.KeyBackends = backends.BuiltIn()
+	b.State = []version.Format{
+		{Name: "journal", Reads: 1, Writes: journal.Format},
+		{Name: "list of shards", Reads: tlog.Format, Writes: tlog.Format},
+		{Name: "rotation", Reads: rotation.Version, Writes: rotation.Version},
+		{Name: "token uses", Reads: uses.Format, Writes: uses.Format},
+		{Name: "auditor", Reads: reconcile.Format, Writes: reconcile.Format},
+		{Name: "backup", Reads: 1, Writes: backup.Format},
+		{Name: "mayfly dev", Reads: 1, Writes: dev.Format},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return cmd
 }

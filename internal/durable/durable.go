@@ -69,12 +69,3 @@ func writeTemp(name string, data []byte, mode fs.FileMode) (string, error) {
 	}
 	return f.Name(), nil
 }
-
-// SyncDir syncs a directory. Files that were created, renamed or removed in it before are still so after a crash.
-func SyncDir(dir string) error {
-	d, err := os.Open(filepath.Clean(dir))
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}

@@ -3,37 +3,34 @@ package durable
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"syscall"
 )
 
 // ErrLocked is the error of [TryLock] for a file that is locked already, by this process or another.
 var ErrLocked = errors.New("locked by another process")
 
-// FileLock is an exclusive advisory lock on a file (flock). The system releases it when the process ends.
+// FileLock is an exclusive lock on a file: flock(2), which is advisory, and LockFileEx on Windows. The system releases
+// it when the process ends.
 type FileLock struct{ f *os.File }
 
 // TryLock locks the file name, which it makes if necessary, with permissions for its owner alone. It does not wait, and
 // does not follow a symbolic link. The error wraps [ErrLocked] if the file is locked.
-func TryLock(name string) (*FileLock, error) { return lock(name, syscall.LOCK_NB) }
+func TryLock(name string) (*FileLock, error) { return lock(name, false) }
 
 // WaitLock is [TryLock], but waits until the file is unlocked. It is for locks that are held for milliseconds.
-func WaitLock(name string) (*FileLock, error) { return lock(name, 0) }
+func WaitLock(name string) (*FileLock, error) { return lock(name, true) }
 
-func lock(name string, how int) (*FileLock, error) {
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600) //nolint:gosec // the caller's own file
+func lock(name string, wait bool) (*FileLock, error) {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|noFollow, 0o600) //nolint:gosec // the caller's own file
 	if err != nil {
 		return nil, err
 	}
-	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|how) //nolint:gosec // a file descriptor fits into an int
-	switch {
-	case errors.Is(err, syscall.EWOULDBLOCK):
-		err = fmt.Errorf("%s: %w", name, ErrLocked)
-	case err != nil:
-		err = &fs.PathError{Op: "flock", Path: name, Err: err}
-	default:
+	err = lockFile(f, wait)
+	if err == nil {
 		return &FileLock{f: f}, nil
+	}
+	if errors.Is(err, errHeld) {
+		err = fmt.Errorf("%s: %w", name, ErrLocked)
 	}
 	return nil, errors.Join(err, f.Close())
 }
@@ -55,5 +52,5 @@ func (l *FileLock) Unlock() error {
 	if l == nil {
 		return nil
 	}
-	return errors.Join(syscall.Flock(int(l.f.Fd()), syscall.LOCK_UN), l.f.Close()) //nolint:gosec // as above
+	return errors.Join(unlockFile(l.f), l.f.Close())
 }

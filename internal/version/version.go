@@ -21,6 +21,28 @@ type Info struct {
 	GoVersion string `json:"go_version"`
 	Platform  string `json:"platform"`
 	FIPS140   FIPS   `json:"fips140"`
+	// CGO is whether C code may be linked into the binary.
+	CGO bool `json:"cgo"`
+	// Tags are the build tags of the build, separated by commas.
+	Tags string `json:"tags,omitempty"`
+	// KeyBackends are the key backends of the CA that this build includes; nil for a program without the CA.
+	KeyBackends []KeyBackend `json:"key_backends,omitempty"`
+	// State has the formats of files that the program reads and writes; nil for a program without the CA.
+	State []Format `json:"state,omitempty"`
+}
+
+// KeyBackend is a place where the key of a CA may be.
+type KeyBackend struct {
+	Name string `json:"name"` // in the configuration
+	// Services are the key management services of the backend; nil if the backend is not about services.
+	Services []string `json:"services,omitempty"`
+}
+
+// Format says which versions of a kind of file the program understands.
+type Format struct {
+	Name   string `json:"name"`
+	Reads  int    `json:"reads_from"` // the oldest version that the program reads
+	Writes int    `json:"writes"`     // the version that the program writes, the newest that it reads
 }
 
 // FIPS says how this process uses the FIPS 140-3 module of Go.
@@ -66,6 +88,10 @@ func infoOf(release string, build *debug.BuildInfo) Info {
 				out.Date = s.Value
 			case "vcs.modified":
 				out.Modified = s.Value == "true"
+			case "CGO_ENABLED":
+				out.CGO = s.Value == "1"
+			case "-tags":
+				out.Tags = s.Value
 			}
 		}
 	}

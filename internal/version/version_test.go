@@ -16,6 +16,8 @@ func TestInfoOf(t *testing.T) {
 		{Key: "vcs.time", Value: "2026-11-30T09:00:00Z"},
 		{Key: "vcs.modified", Value: "true"},
 		{Key: "GOARCH", Value: "arm64"},
+		{Key: "CGO_ENABLED", Value: "1"},
+		{Key: "-tags", Value: "notink,nokms_aws"},
 	}
 	build := func(version string, s []debug.BuildSetting) *debug.BuildInfo {
 		return &debug.BuildInfo{Main: debug.Module{Version: version}, Settings: s}
@@ -33,10 +35,11 @@ func TestInfoOf(t *testing.T) {
 		"release, no build": {"v1.2.3", nil, Info{Version: "v1.2.3"}},
 		"work tree": {"v1.2.3", build("v9", settings), Info{
 			Version: "v1.2.3", Commit: "0123abcd", Date: "2026-11-30T09:00:00Z", Modified: true,
+			CGO: true, Tags: "notink,nokms_aws",
 		}},
 	} {
 		c.want.GoVersion, c.want.Platform, c.want.FIPS140 = here.GoVersion, here.Platform, FIPS140()
-		if got := infoOf(c.release, c.build); got != c.want {
+		if got := infoOf(c.release, c.build); !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%s: %+v, want %+v", name, got, c.want)
 		}
 	}

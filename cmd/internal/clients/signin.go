@@ -1,4 +1,4 @@
-package main
+package clients
 
 import (
 	"context"
@@ -31,13 +31,13 @@ type signIn struct {
 // sign-in.
 func (s signIn) token(ctx context.Context, std cli.Streams, c *client.Client) (string, error) {
 	if s.file != "" {
-		return readToken(std.In, s.file)
+		return ReadToken(std.In, s.file)
 	}
 	if t := strings.TrimSpace(os.Getenv(tokenEnv)); t != "" {
 		return t, nil
 	}
 	if isPiped(std.In) && s.issuer == "" {
-		return readToken(std.In, "-")
+		return ReadToken(std.In, "-")
 	}
 	issuer, err := s.provider(ctx, c)
 	if err != nil {
@@ -46,7 +46,8 @@ func (s signIn) token(ctx context.Context, std cli.Streams, c *client.Client) (s
 	return s.interactive(ctx, std.Err, issuer)
 }
 
-func readToken(stdin io.Reader, name string) (string, error) {
+// ReadToken reads an ID token from a file or, for "-", from standard input.
+func ReadToken(stdin io.Reader, name string) (string, error) {
 	data, err := input.Read(stdin, name)
 	if name == "-" {
 		name = "standard input"

@@ -1,4 +1,4 @@
-package main
+package clients
 
 import (
 	"errors"
@@ -26,7 +26,8 @@ type verifyFlags struct {
 	asJSON                    bool
 }
 
-func newVerify() *cobra.Command {
+// NewVerify returns "mayfly verify".
+func NewVerify() *cobra.Command {
 	f := &verifyFlags{}
 	cmd := &cobra.Command{
 		Use:   "verify BUNDLE --trusted-root FILE --artifact FILE --identity SAN --issuer URL",
@@ -43,7 +44,7 @@ func newVerify() *cobra.Command {
 			"--digest sha256:0123... \\\n" +
 			"    --identity-regexp 'https://github.com/example/.*' --issuer https://token.actions.githubusercontent.com",
 		Args: cobra.ExactArgs(1),
-		RunE: runs(func(cmd *cobra.Command, args []string) error {
+		RunE: cli.Perform(func(cmd *cobra.Command, args []string) error {
 			return f.run(cmd, args[0])
 		}),
 	}
@@ -107,7 +108,7 @@ func (f *verifyFlags) run(cmd *cobra.Command, name string) error {
 	if err != nil {
 		return err
 	}
-	return printVerified(cmd.OutOrStdout(), v, names)
+	return PrintVerified(cmd.OutOrStdout(), v, names)
 }
 
 // root returns the trusted root that the flags name.
@@ -128,7 +129,8 @@ func (f *verifyFlags) root(cmd *cobra.Command) ([]byte, error) {
 	return trust.Fetch(cmd.Context(), f.tuf, pinned, version.UserAgent())
 }
 
-func printVerified(w io.Writer, v *trust.Verified, logs map[[32]byte]string) error {
+// PrintVerified writes what was verified, for a terminal.
+func PrintVerified(w io.Writer, v *trust.Verified, logs map[[32]byte]string) error {
 	st := terminal.StyleFor(w)
 	var s strings.Builder
 	fmt.Fprintf(&s, "%s\n", st.Green(st.Bold("verified")))

@@ -1,4 +1,4 @@
-package main
+package clients
 
 import (
 	"crypto/x509"
@@ -13,7 +13,8 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/input"
 )
 
-func newInspect() *cobra.Command {
+// NewInspect returns "mayfly inspect".
+func NewInspect() *cobra.Command {
 	var asJSON bool
 	var trustedRoot string
 	cmd := &cobra.Command{
@@ -24,8 +25,8 @@ func newInspect() *cobra.Command {
 			"use \"mayfly request\" or cosign to verify.",
 		Example: "  mayfly inspect cert.pem\n  mayfly inspect --json --trusted-root trusted_root.json cert.pem",
 		Args:    cobra.ExactArgs(1),
-		RunE: runs(func(cmd *cobra.Command, args []string) error {
-			certs, err := readCertificates(cmd.InOrStdin(), args[0])
+		RunE: cli.Perform(func(cmd *cobra.Command, args []string) error {
+			certs, err := ReadCertificates(cmd.InOrStdin(), args[0])
 			if err != nil {
 				return err
 			}
@@ -52,8 +53,8 @@ func newInspect() *cobra.Command {
 	return cmd
 }
 
-// readCertificates reads PEM certificates, or one in DER, from a file or, for "-", from standard input.
-func readCertificates(stdin io.Reader, name string) ([]*x509.Certificate, error) {
+// ReadCertificates reads PEM certificates, or one in DER, from a file or, for "-", from standard input.
+func ReadCertificates(stdin io.Reader, name string) ([]*x509.Certificate, error) {
 	data, err := input.Read(stdin, name)
 	if err != nil {
 		return nil, err

@@ -1,4 +1,4 @@
-package main
+package clients
 
 import (
 	"context"
@@ -43,7 +43,8 @@ type requestFlags struct {
 	signIn                 signIn
 }
 
-func newRequest(*cli.Common) *cobra.Command {
+// NewRequest returns "mayfly request".
+func NewRequest() *cobra.Command {
 	f := &requestFlags{}
 	cmd := &cobra.Command{
 		Use:   "request --url URL [--trusted-root FILE]",
@@ -61,7 +62,7 @@ func newRequest(*cli.Common) *cobra.Command {
 			"  mayfly dev token --email alice@example.com | mayfly request --url 127.0.0.1:5554 --grpc " +
 			"--trusted-root .mayfly-dev/trusted_root.json",
 		Args: cobra.MaximumNArgs(1),
-		RunE: runs(func(cmd *cobra.Command, args []string) error {
+		RunE: cli.Perform(func(cmd *cobra.Command, args []string) error {
 			if err := f.check(args); err != nil {
 				return err
 			}
@@ -133,7 +134,7 @@ func (f *requestFlags) run(ctx context.Context, std cli.Streams) error {
 		}
 	}
 	if f.trustedRoot != "" {
-		m, err := readTrustedRoot(f.trustedRoot)
+		m, err := ReadTrustedRoot(f.trustedRoot)
 		if err != nil {
 			return err
 		}
@@ -262,14 +263,8 @@ func (f *requestFlags) show(w io.Writer, cert *client.Certificate) error {
 	return err
 }
 
-// loadTrust reads a trusted_root.json.
-func loadTrust(name string) (client.Trust, error) {
-	m, err := readTrustedRoot(name)
-	return m.ForClient(), err
-}
-
-// readTrustedRoot reads a trusted_root.json.
-func readTrustedRoot(name string) (trust.Material, error) {
+// ReadTrustedRoot reads a trusted_root.json.
+func ReadTrustedRoot(name string) (trust.Material, error) {
 	data, err := input.Read(nil, name)
 	if err != nil {
 		return trust.Material{}, err

@@ -1,0 +1,4 @@
+package tink
+
+// BuiltIn reports whether this build includes Tink.
+func BuiltIn() bool { return parse != nil }

@@ -1,0 +1,4 @@
+package dev
+
+// Format is the version of the state directory that this package reads and writes.
+const Format = stateVersion

@@ -1,0 +1,4 @@
+package tlog
+
+// Format is the version of the list of shards that this package reads and writes.
+const Format = stateVersion
