@@ -31,11 +31,17 @@ type health struct {
 	cause  error // why the storage is degraded; nil if it is healthy
 	since  time.Time
 	closed bool
+	users  sync.WaitGroup // calls of [Log.Append] that may write files
 }
 
 func (h *health) err() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	return h.refusal()
+}
+
+// refusal returns why no entry is accepted. The caller holds mu.
+func (h *health) refusal() error {
 	if h.closed {
 		return errClosed
 	}
@@ -65,10 +71,35 @@ func (h *health) set(err error, now time.Time) (changed bool) {
 	return changed
 }
 
-func (h *health) close() {
+// enter counts a call that may write files, until leave. It returns an error if no entry is accepted.
+func (h *health) enter() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	err := h.refusal()
+	if err == nil {
+		h.users.Add(1)
+	}
+	return err
+}
+
+func (h *health) leave() { h.users.Done() }
+
+// close accepts no more entries, and waits for the calls that may write files, no longer than ctx.
+func (h *health) close(ctx context.Context) error {
+	h.mu.Lock()
 	h.closed = true
+	h.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		h.users.Wait()
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // storageFailed stops accepting entries until [Log.repair] has found that the storage works.

@@ -195,11 +195,9 @@ type Entry func(context.Context, *tessera.Appender) tessera.IndexFuture
 // nevertheless. While the storage is degraded, Append fails at once.
 func (l *Log) Append(ctx context.Context, entry func() (Entry, error)) (index uint64, err error) {
 	start := time.Now()
-	if err = l.health.err(); err == nil {
-		var e Entry
-		if e, err = entry(); err == nil {
-			index, err = l.batcher.add(ctx, e)
-		}
+	e, err := l.prepare(entry)
+	if err == nil {
+		index, err = l.batcher.add(ctx, e)
 	}
 	if err != nil {
 		if ctx.Err() != nil {
@@ -211,6 +209,15 @@ func (l *Log) Append(ctx context.Context, entry func() (Entry, error)) (index ui
 	l.metrics.entries.WithLabelValues(l.label, "success").Inc()
 	l.metrics.seconds.WithLabelValues(l.label).Observe(time.Since(start).Seconds())
 	return index, nil
+}
+
+// prepare calls entry, which may write files: [Log.Close] waits until it has returned.
+func (l *Log) prepare(entry func() (Entry, error)) (Entry, error) {
+	if err := l.health.enter(); err != nil {
+		return nil, err
+	}
+	defer l.health.leave()
+	return entry()
 }
 
 // Fail records that a file of the log could not be written: no entry is accepted until a probe has shown that the
@@ -233,9 +240,9 @@ func (l *Log) ID() [32]byte { return l.id }
 // return the same result.
 func (l *Log) Close(ctx context.Context) error {
 	l.closing.Do(func() {
-		l.health.close()
+		l.closed = l.health.close(ctx)
 		l.metrics.remove(l)
-		l.closed = errors.Join(l.batcher.close(ctx), l.publisher.close(ctx), l.shutdown(ctx))
+		l.closed = errors.Join(l.closed, l.batcher.close(ctx), l.publisher.close(ctx), l.shutdown(ctx))
 		if l.cosigner != nil {
 			l.cosigner.collect(ctx) // over the last checkpoint
 		}

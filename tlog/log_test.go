@@ -347,3 +347,54 @@ func BenchmarkAdd(b *testing.B) {
 		})
 	}
 }
+
+// Close returns when no call of Append writes files any more, or when its context ends. After that no call begins.
+func TestCloseAwaitsWriters(t *testing.T) {
+	t.Parallel()
+	errWriter := errors.New("written")
+	for _, limit := range []time.Duration{time.Minute, 50 * time.Millisecond} {
+		l, err := tlog.Open(t.Context(), config(t.TempDir()), tlog.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		began, release := make(chan struct{}), make(chan struct{})
+		added, closed := make(chan error, 1), make(chan error, 1)
+		go func() {
+			_, err := l.Append(t.Context(), func() (tlog.Entry, error) {
+				close(began)
+				<-release
+				return nil, errWriter
+			})
+			added <- err
+		}()
+		<-began
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
+		go func() { closed <- l.Close(ctx) }()
+		if limit == time.Minute {
+			select {
+			case err := <-closed:
+				t.Errorf("Close returned while files were written: %v", err)
+			case <-time.After(100 * time.Millisecond):
+			}
+			close(release)
+			if err := <-closed; err != nil {
+				t.Error(err)
+			}
+		} else {
+			if err := <-closed; !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("Close: %v", err)
+			}
+			close(release)
+		}
+		cancel()
+		if err := <-added; !errors.Is(err, errWriter) {
+			t.Errorf("Append: %v", err)
+		}
+		if _, err := l.Append(t.Context(), func() (tlog.Entry, error) {
+			t.Error("a call began after Close")
+			return nil, errWriter
+		}); err == nil {
+			t.Error("a closed log accepts an entry")
+		}
+	}
+}
