@@ -35,6 +35,7 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/idp"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 	"github.com/mayfly-ca/mayfly/testkit/process"
+	"github.com/mayfly-ca/mayfly/trust"
 )
 
 // lab is a CA that does not run, with everything that it depends on.
@@ -254,6 +255,22 @@ var brokenSetups = []struct {
 	{name: "every user can write to the directory of the journal", do: func(l *lab) {
 		l.must(os.Chmod(filepath.Join(l.dir, "audit"), 0o703))
 	}, row: "permissions", cause: "audit (mode 0703)", fix: "chmod o-w"},
+	{name: "every user can write to the directory of the log of signatures", do: func(l *lab) {
+		l.must(os.Mkdir(filepath.Join(l.dir, "rekor"), 0o700))
+		l.must(os.Chmod(filepath.Join(l.dir, "rekor"), 0o703))
+		l.text += "rekor: {dir: rekor, origin: 127.0.0.1}\n"
+	}, row: "permissions", cause: "rekor (mode 0703)", fix: "chmod o-w",
+		also: []string{"log of signatures", "log rekor"}}, // it has no entries yet
+	{name: "every user can write to the directory of the index", do: func(l *lab) {
+		l.must(os.Mkdir(filepath.Join(l.dir, "index"), 0o700))
+		l.must(os.Chmod(filepath.Join(l.dir, "index"), 0o703))
+		l.text += "find: {dir: index}\n"
+	}, row: "permissions", cause: "index (mode 0703)", fix: "chmod o-w"},
+	{name: "every user can write to the directory of the TUF repository", do: func(l *lab) {
+		l.tuf()
+		l.must(os.Chmod(filepath.Join(l.dir, "tuf"), 0o703))
+		l.text += "publish: {tuf: {dir: tuf}}\n"
+	}, row: "permissions", cause: "tuf (mode 0703)", fix: "chmod o-w"},
 	{
 		name: "the log hangs", do: func(l *lab) { l.log.SetFault(ct.Hang) }, row: "log lab",
 		cause: "roots cannot be read",
@@ -442,6 +459,17 @@ func (l *lab) timestamps(settings string) {
 	}
 	l.write("tsa.pem", chain)
 	l.text += "tsa: " + settings + "\n"
+}
+
+// tuf makes a TUF repository, and publishes what is given.
+func (l *lab) tuf(contents ...[]byte) {
+	l.t.Helper()
+	r, err := trust.InitTUF(trust.TUFOptions{Dir: filepath.Join(l.dir, "tuf")})
+	l.must(err)
+	if len(contents) > 0 {
+		_, err = r.Publish(contents...)
+		l.must(err)
+	}
 }
 
 // lock locks a file, as another process does.

@@ -108,6 +108,15 @@ func (e *exam) directories() (out []string) {
 	if c := e.cfg.CT.Embedded; c != nil {
 		add(c.Dir)
 	}
+	if c := e.cfg.Rekor; c != nil {
+		add(c.Dir)
+	}
+	if c := e.cfg.Find; c != nil {
+		add(c.Dir)
+	}
+	if t := e.cfg.Publish.TUF; t != nil && t.Dir != "" {
+		add(t.Dir)
+	}
 	if e.cfg.StateDir != "" {
 		add(e.cfg.StateDir)
 	}
