@@ -127,11 +127,16 @@ func (e *exam) keyAndChain(context.Context) []Row {
 	const name = "key and chain"
 	text := "the key signs, and the chain is made when the CA starts"
 	if chain, err := node.PublicChain(e.cfg); err == nil {
-		end := slices.MinFunc(chain, func(a, b *x509.Certificate) int { return a.NotAfter.Compare(b.NotAfter) })
-		text = fmt.Sprintf("the key signs for %s; the chain ends at %s, in %s", chain[0].Subject,
-			end.NotAfter.UTC().Format(time.RFC3339), human.Duration(time.Until(end.NotAfter).Truncate(time.Second)))
+		text = fmt.Sprintf("the key signs for %s; %s", chain[0].Subject, chainEnd(chain))
 	}
 	return e.of(name, text)
+}
+
+// chainEnd says when the first certificate of a chain expires.
+func chainEnd(chain []*x509.Certificate) string {
+	end := slices.MinFunc(chain, func(a, b *x509.Certificate) int { return a.NotAfter.Compare(b.NotAfter) })
+	return fmt.Sprintf("the chain ends at %s, in %s", end.NotAfter.UTC().Format(time.RFC3339),
+		human.Duration(time.Until(end.NotAfter).Truncate(time.Second)))
 }
 
 func (e *exam) trustMaterial(context.Context) []Row {

@@ -2,13 +2,11 @@ package doctor
 
 import (
 	"context"
-	"crypto/x509"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/mayfly-ca/mayfly/ca/signer"
-	"github.com/mayfly-ca/mayfly/internal/human"
 	"github.com/mayfly-ca/mayfly/tsa"
 )
 
@@ -41,9 +39,7 @@ func (e *exam) timestamps(ctx context.Context) []Row {
 	}
 	text := "the key signs timestamps"
 	if chain, err := signer.ReadChain(c.ChainFile()); err == nil {
-		end := slices.MinFunc(chain, func(a, b *x509.Certificate) int { return a.NotAfter.Compare(b.NotAfter) })
-		text = fmt.Sprintf("the key signs timestamps; the chain ends at %s, in %s",
-			end.NotAfter.UTC().Format(time.RFC3339), human.Duration(time.Until(end.NotAfter).Truncate(time.Second)))
+		text += "; " + chainEnd(chain)
 	}
 	rows = otherwise(rows, stampCheck, text)
 	if c.Clock == nil {
