@@ -540,3 +540,60 @@ func TestConfigurationError(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// With a token, doctor signs with the trusted root that clients get, and says where it is from. No service answers here.
+func TestFilesOfClients(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.trial() // makes the key of the embedded log
+	l.options.Token = l.provider.Token(nil)
+	l.admin(server.Report{Ready: true, Dependencies: map[string]server.Dependency{"ca": {OK: true}}}, nil)
+	cfg, _, err := config.Load(l.options.Path)
+	l.must(err)
+	root, _, err := node.Documents(cfg)
+	l.must(err)
+	plain := l.text
+	for _, c := range []struct {
+		name, publish, cause, fix string
+		contents                  [][]byte
+		state                     doctor.State
+		signs                     bool
+	}{
+		{
+			name: "none", cause: "there is no TUF repository", state: doctor.Skipped, signs: true,
+		},
+		{
+			name: "on a web server", publish: "publish: {tuf: {dir: tuf, update: true}}\n", contents: [][]byte{root},
+			cause: "the URL of the TUF repository is not in the configuration", fix: "write publish.tuf.url",
+			state: doctor.Skipped, signs: true,
+		},
+		{
+			name: "empty", publish: "publish: {tuf: {dir: tuf, update: true}}\n", cause: "no trusted root is published yet",
+			fix: "mayfly trust tuf publish", state: doctor.Problem,
+		},
+		{
+			name: "missing", publish: "publish: {tuf: {dir: none, update: true}}\n", cause: "does not exist",
+			fix: "mayfly trust tuf show", state: doctor.Problem,
+		},
+		{
+			name: "served", publish: "publish: {tuf: {dir: tuf, serve: true}}\n", contents: [][]byte{root},
+			cause: "/tuf", fix: "publish.url", state: doctor.Problem,
+		},
+	} {
+		l.must(os.RemoveAll(filepath.Join(l.dir, "tuf")))
+		l.tuf(c.contents...)
+		l.text = plain + c.publish
+		rows := map[string]doctor.Row{}
+		for _, row := range l.run().Rows {
+			rows[row.Check] = row
+		}
+		files, signature := rows["files of clients"], rows["signature"]
+		if files.State != c.state || !strings.Contains(files.Cause, c.cause) || !strings.Contains(files.Fix, c.fix) {
+			t.Errorf("%s: %+v", c.name, files)
+		}
+		if c.signs && (signature.State != doctor.Problem || !strings.HasPrefix(signature.Cause, "certificate (http:") ||
+			!strings.Contains(signature.Fix, "publish.url")) || !c.signs && signature.State != doctor.Skipped {
+			t.Errorf("%s: %+v", c.name, signature)
+		}
+	}
+}

@@ -55,11 +55,8 @@ func (e *exam) signature(ctx context.Context) []Row {
 	o.TrustedRoot, o.Token, o.Identity, o.Issuer, o.Timeout = root, e.Token, id.SAN.Value,
 		id.Extensions.Get(identity.Issuer), e.Timeout
 	r, err := trial.Sign(ctx, o)
-	if step, failed := errors.AsType[*trial.StepError](err); failed {
-		return append(rows, problem(signatureCheck, step.Error(), fixOf(step.Step)))
-	}
 	if err != nil {
-		return append(rows, problem(signatureCheck, err.Error(), ""))
+		return append(rows, problem(signatureCheck, err.Error(), fixOf(err)))
 	}
 	var steps []string
 	for _, s := range r.Steps {
@@ -69,41 +66,41 @@ func (e *exam) signature(ctx context.Context) []Row {
 }
 
 // fixOf says where to look if a step of the signature fails.
-func fixOf(step string) string {
+func fixOf(err error) string {
+	failed, is := errors.AsType[*trial.StepError](err)
+	if !is {
+		return ""
+	}
 	return map[string]string{
 		trial.StepCertificate: "see the rows of the CA, and publish.url: clients reach the CA there",
 		trial.StepTimestamp:   "see tsa in the configuration, and /readyz",
 		trial.StepEntry:       "see rekor in the configuration, and /readyz",
 		trial.StepVerify:      "publish the trusted root that the running CA has (mayfly trust export)",
-	}[step]
+	}[failed.Step]
 }
 
 // filesOfClients returns the trusted root as clients get it: from the TUF repository, else as the configuration makes
 // it.
 func (e *exam) filesOfClients(ctx context.Context) ([]byte, []Row) {
 	t := e.cfg.Publish.TUF
-	first := ""
-	switch {
-	case t == nil:
-	case t.Root != "":
-		first = t.Root
-	case t.Serves():
-		first = filepath.Join(t.Dir, "repository", "1.root.json")
-	}
-	if first == "" {
+	if t == nil {
 		root, _, err := node.Documents(e.cfg)
 		if err != nil {
 			return nil, []Row{problem(clientsCheck, err.Error(), "")}
 		}
 		return root, []Row{skipped(clientsCheck, "there is no TUF repository; mayfly trust export makes the files", "")}
 	}
+	url, first := t.URL, t.Root
+	switch {
+	case url != "":
+	case t.Serves():
+		url, first = e.cfg.PublicURL()+"/tuf", filepath.Join(t.Dir, "repository", "1.root.json")
+	default:
+		return filesInDir(t.Dir)
+	}
 	anchor, err := os.ReadFile(first) //nolint:gosec // named by the configuration
 	if err != nil {
 		return nil, []Row{problem(clientsCheck, err.Error(), "restore the file")}
-	}
-	url := t.URL
-	if url == "" {
-		url = e.cfg.PublicURL() + "/tuf"
 	}
 	root, err := trust.Fetch(ctx, url, anchor, version.UserAgent())
 	if err != nil {
@@ -111,6 +108,20 @@ func (e *exam) filesOfClients(ctx context.Context) ([]byte, []Row) {
 			"reach the repository there")}
 	}
 	return root, []Row{ok(clientsCheck, url+" gives the trusted root to a client that has 1.root.json")}
+}
+
+// filesInDir returns the trusted root of a TUF repository that a web server gives to clients at an unknown URL.
+func filesInDir(dir string) ([]byte, []Row) {
+	r, err := trust.InspectTUF(trust.TUFOptions{Dir: dir})
+	if err != nil {
+		return nil, []Row{problem(clientsCheck, err.Error(), "see mayfly trust tuf show --dir "+dir)}
+	}
+	root, published := r.Target(trust.TrustedRootTarget)
+	if !published {
+		return nil, []Row{problem(clientsCheck, dir+": no trusted root is published yet", "mayfly trust tuf publish")}
+	}
+	return root, []Row{skipped(clientsCheck, "the URL of the TUF repository is not in the configuration; the trusted "+
+		"root in "+dir+" is used", "write publish.tuf.url and publish.tuf.root to examine what clients get")}
 }
 
 // services returns the addresses of the services, from the signing configuration that clients get.
