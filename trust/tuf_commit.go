@@ -106,9 +106,8 @@ func (r *Repository) commitment() (commitment, map[string][]byte, error) {
 		files = map[string][]byte{}
 	}
 	maps.Copy(files, r.change.files)
-	next := Repository{now: files}
 	var c commitment
-	after, err := verified(files[rootFile(1)], next.file)
+	after, err := verified(files[rootFile(1)], memory(files).read)
 	if err != nil {
 		return c, nil, err
 	}
@@ -137,15 +136,6 @@ func (r *Repository) commitment() (commitment, map[string][]byte, error) {
 		}
 	}
 	return c, after, nil
-}
-
-// file returns a file of the verified repository.
-func (r *Repository) file(name string) ([]byte, error) {
-	data, ok := r.now[name]
-	if !ok {
-		return nil, fs.ErrNotExist
-	}
-	return data, nil
 }
 
 // path returns the path of a file in the directory of the repository.

@@ -140,6 +140,26 @@ func (f folder) top() ([]string, error) {
 	return out, err
 }
 
+// memory has the files of a repository that is not in a directory, with the same limit.
+type memory map[string][]byte
+
+func (m memory) read(name string) ([]byte, error) {
+	data, ok := m[name]
+	switch {
+	case !ok:
+		return nil, fs.ErrNotExist
+	case len(data) > maxMetadata:
+		return nil, fmt.Errorf("%s has more than %d bytes", name, maxMetadata)
+	}
+	return data, nil
+}
+
+func (m memory) top() ([]string, error) {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(m)), func(name string) bool {
+		return strings.Contains(name, "/")
+	}), nil
+}
+
 // open opens a folder below the directory of the repository.
 func (r *Repository) open(name string) (folder, error) {
 	root, err := os.OpenRoot(filepath.Join(r.o.Dir, filepath.FromSlash(name)))
@@ -233,14 +253,7 @@ func (r *Repository) load() error {
 
 // adopt verifies the anchor and sets the repository to its state.
 func (r *Repository) adopt(anchor map[string][]byte) error {
-	source := func(name string) ([]byte, error) {
-		data, ok := anchor[name]
-		if !ok {
-			return nil, fs.ErrNotExist
-		}
-		return data, nil
-	}
-	all, err := verified(anchor[rootFile(1)], source)
+	all, err := verified(anchor[rootFile(1)], memory(anchor).read)
 	if err != nil {
 		return fault.Cure(fmt.Errorf("%s is damaged: %w", anchorDir, err), "restore it from a backup")
 	}

@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	common "github.com/sigstore/protobuf-specs/gen/pb-go/common/v1"
@@ -115,26 +114,6 @@ func (r *Repository) Request(contents ...[]byte) ([]byte, error) {
 	}
 	data, err := json.MarshalIndent(out, "", " ")
 	return append(data, '\n'), err
-}
-
-// memory is a repository in a request.
-type memory map[string][]byte
-
-func (m memory) read(name string) ([]byte, error) {
-	data, ok := m[name]
-	switch {
-	case !ok:
-		return nil, fs.ErrNotExist
-	case len(data) > maxMetadata:
-		return nil, fmt.Errorf("%s has more than %d bytes", name, maxMetadata)
-	}
-	return data, nil
-}
-
-func (m memory) top() ([]string, error) {
-	return slices.DeleteFunc(slices.Sorted(maps.Keys(m)), func(name string) bool {
-		return strings.Contains(name, "/")
-	}), nil
 }
 
 // Review is a verified request, for a person who decides whether to sign.

@@ -3,6 +3,7 @@ package trust_test
 import (
 	"bytes"
 	"context"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -190,6 +191,31 @@ func TestTUFCrash(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := r.Rotate("snapshot"); err != nil {
+		t.Error(err)
+	}
+}
+
+// A file that is larger than what is read back is not published.
+func TestTUFTooLarge(t *testing.T) {
+	t.Parallel()
+	o := trust.TUFOptions{Dir: t.TempDir()}
+	r, err := trust.InitTUF(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := trust.Services{CA: "https://ca.example.com", Operator: "test"}.SigningConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := snapshot(t, o.Dir)
+	large := append(config, bytes.Repeat([]byte(" "), 5_000_000)...)
+	if _, err := r.Publish(large); err == nil || !strings.Contains(err.Error(), "has more than 5000000 bytes") {
+		t.Errorf("%v", err)
+	}
+	if !maps.Equal(before, snapshot(t, o.Dir)) {
+		t.Error("the directory changed")
+	}
+	if _, err := trust.OpenTUF(o); err != nil {
 		t.Error(err)
 	}
 }
