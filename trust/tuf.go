@@ -108,14 +108,7 @@ func InitTUF(o TUFOptions) (*Repository, error) {
 	if o.Offline == "" {
 		return r, r.finish(r.signTargets, r.signSnapshot, r.signTimestamp)
 	}
-	for _, step := range []func() error{
-		r.signTargets, r.signSnapshot, r.signTimestamp, r.verify, r.moveOffline, r.copyAnchor,
-	} {
-		if err := step(); err != nil {
-			return r, err
-		}
-	}
-	return r, nil
+	return r, inOrder(r.signTargets, r.signSnapshot, r.signTimestamp, r.verify, r.moveOffline, r.copyAnchor)
 }
 
 // OpenTUF opens a repository. It completes a change that a crash interrupted, and verifies DIR/repository from the
@@ -179,13 +172,9 @@ func (r *Repository) Publish(contents ...[]byte) ([]string, error) {
 	if err := r.reset(); err != nil {
 		return nil, err
 	}
-	files := map[string][]byte{}
-	for _, data := range contents {
-		name, err := targetName(data)
-		if err != nil {
-			return nil, err
-		}
-		files[name] = data
+	files, err := named(contents)
+	if err != nil {
+		return nil, err
 	}
 	if _, err := r.setTargets(files); err != nil {
 		return nil, err
@@ -204,7 +193,12 @@ func (r *Repository) Publish(contents ...[]byte) ([]string, error) {
 
 // finish runs the steps, verifies the signed files as a client does, and writes them.
 func (r *Repository) finish(steps ...func() error) error {
-	for _, step := range append(steps, r.verify, r.commit) {
+	return inOrder(append(steps, r.verify, r.commit)...)
+}
+
+// inOrder runs the steps until one fails.
+func inOrder(steps ...func() error) error {
+	for _, step := range steps {
 		if err := step(); err != nil {
 			return err
 		}

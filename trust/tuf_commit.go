@@ -72,18 +72,11 @@ func (r *Repository) commit() (err error) {
 	if err := os.MkdirAll(filepath.Join(r.o.Dir, "keys"), 0o700); err != nil {
 		return err
 	}
-	lock, err := r.takeLock()
+	lock, err := r.lockUnchanged()
 	if err != nil {
 		return err
 	}
 	defer lock.Unlock() //nolint:errcheck // the lock file has no content
-	anchor, err := r.readAnchor()
-	if err != nil {
-		return err
-	}
-	if !maps.EqualFunc(anchor, r.anchor, bytes.Equal) || r.unfinished() != nil {
-		return fmt.Errorf("nothing was written: another command has changed the repository; %w", ErrBusy)
-	}
 	c, after, err := r.commitment()
 	if err != nil {
 		return fmt.Errorf("nothing was written: %w", err)
@@ -125,17 +118,22 @@ func (r *Repository) commitment() (commitment, map[string][]byte, error) {
 			c.Remove = append(c.Remove, next)
 		}
 	}
+	c.replaceAnchor(r.anchor, after)
+	return c, after, nil
+}
+
+// replaceAnchor adds the change from one anchor to the next.
+func (c *commitment) replaceAnchor(before, after map[string][]byte) {
 	for _, name := range slices.Sorted(maps.Keys(after)) {
-		if !bytes.Equal(r.anchor[name], after[name]) {
+		if !bytes.Equal(before[name], after[name]) {
 			c.Write = append(c.Write, commitWrite{anchorDir + "/" + name, 0o600, after[name]})
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(r.anchor)) {
+	for _, name := range slices.Sorted(maps.Keys(before)) {
 		if _, ok := after[name]; !ok {
 			c.Remove = append(c.Remove, anchorDir+"/"+name)
 		}
 	}
-	return c, after, nil
 }
 
 // path returns the path of a file in the directory of the repository.
@@ -148,8 +146,8 @@ func (r *Repository) exists(name string) bool {
 	return err == nil
 }
 
-// writeAhead writes the files that no published file names yet, and then the commit file. From then on the change will
-// be completed, even after a crash. After an error writeAhead removes the files that it wrote.
+// writeAhead writes the files that no published file names yet, and then announces the change. After an error it removes
+// the files that it wrote.
 func (r *Repository) writeAhead(c commitment) (err error) {
 	var made []string
 	defer func() {
@@ -178,6 +176,11 @@ func (r *Repository) writeAhead(c commitment) (err error) {
 			made = append(made, w.Path)
 		}
 	}
+	return r.announce(c)
+}
+
+// announce writes the commit file: from then on the change will be completed, even after a crash.
+func (r *Repository) announce(c commitment) error {
 	data, err := json.Marshal(c)
 	if err != nil {
 		return err
@@ -274,6 +277,22 @@ func paths(all []commitWrite) []string {
 		out = append(out, w.Path)
 	}
 	return out
+}
+
+// lockUnchanged locks the repository. It returns an error if another command has changed it since it was read.
+func (r *Repository) lockUnchanged() (*durable.FileLock, error) {
+	lock, err := r.takeLock()
+	if err != nil {
+		return nil, err
+	}
+	anchor, err := r.readAnchor()
+	if err == nil && (!maps.EqualFunc(anchor, r.anchor, bytes.Equal) || r.unfinished() != nil) {
+		err = fmt.Errorf("nothing was written: another command has changed the repository; %w", ErrBusy)
+	}
+	if err != nil {
+		return nil, errors.Join(err, lock.Unlock())
+	}
+	return lock, nil
 }
 
 // takeLock locks the repository against other commands until the lock is released.

@@ -78,6 +78,19 @@ func targetName(data []byte) (string, error) {
 	return rootTarget, nil
 }
 
+// named returns files by the names under which clients look for them.
+func named(contents [][]byte) (map[string][]byte, error) {
+	files := map[string][]byte{}
+	for _, data := range contents {
+		name, err := targetName(data)
+		if err != nil {
+			return nil, err
+		}
+		files[name] = data
+	}
+	return files, nil
+}
+
 // NoAnchorError is the error for a repository without the copy in keys/published, which shows that the metadata is
 // authentic. The repository is from an earlier version of mayfly, or its directory of keys was assembled by hand.
 type NoAnchorError struct {

@@ -68,17 +68,18 @@ func (r *Repository) HasKeys(roles ...string) bool {
 
 // Changed returns those of contents that differ from the published files.
 func (r *Repository) Changed(contents ...[]byte) ([][]byte, error) {
-	var out [][]byte
-	for _, data := range contents {
-		name, err := targetName(data)
-		if err != nil {
-			return nil, err
-		}
-		if have, ok := r.Target(name); !ok || !bytes.Equal(have, data) {
-			out = append(out, data)
-		}
-	}
-	return out, nil
+	files, err := r.differing(contents)
+	return slices.Collect(maps.Values(files)), err
+}
+
+// differing returns those of contents that differ from the published files, by the name that clients look for.
+func (r *Repository) differing(contents [][]byte) (map[string][]byte, error) {
+	files, err := named(contents)
+	maps.DeleteFunc(files, func(name string, data []byte) bool {
+		have, ok := r.Target(name)
+		return ok && bytes.Equal(have, data)
+	})
+	return files, err
 }
 
 // Request returns a request to the holder of the keys of root and targets, for [ReviewRequest]: to publish those of
@@ -88,21 +89,11 @@ func (r *Repository) Request(contents ...[]byte) ([]byte, error) {
 	if err := r.reset(); err != nil {
 		return nil, err
 	}
-	out := request{MediaType: requestMediaType, Repository: r.now}
-	changed, err := r.Changed(contents...)
+	files, err := r.differing(contents)
 	if err != nil {
 		return nil, err
 	}
-	for _, data := range changed {
-		name, err := targetName(data)
-		if err != nil {
-			return nil, err
-		}
-		if out.Files == nil {
-			out.Files = map[string][]byte{}
-		}
-		out.Files[name] = data
-	}
+	out := request{MediaType: requestMediaType, Repository: r.now, Files: files}
 	if r.soon(roleRoot, r.root.Signed.Expires) && !r.hasKey(roleRoot) {
 		out.Renew = append(out.Renew, roleRoot)
 	}
@@ -360,10 +351,13 @@ func (v *Review) Sign() ([]byte, error) {
 		}
 	}
 	data, err := json.MarshalIndent(out, "", " ")
+	if err == nil {
+		err = v.record(out)
+	}
 	if err != nil {
 		return nil, err
 	}
-	return append(data, '\n'), v.record(out)
+	return append(data, '\n'), nil
 }
 
 func (v *Review) sign(role string, out *response) error {
@@ -397,30 +391,19 @@ func (v *Review) sign(role string, out *response) error {
 // record makes the repository of the request the anchor, and stores what was signed.
 func (v *Review) record(out response) error {
 	r := v.r
-	lock, err := r.takeLock()
+	lock, err := r.lockUnchanged()
 	if err != nil {
 		return err
 	}
 	defer lock.Unlock() //nolint:errcheck // the lock file has no content
 	var c commitment
-	for _, name := range slices.Sorted(maps.Keys(r.now)) {
-		c.Write = append(c.Write, commitWrite{anchorDir + "/" + name, 0o600, r.now[name]})
-	}
-	for _, name := range slices.Sorted(maps.Keys(r.anchor)) {
-		if _, ok := r.now[name]; !ok {
-			c.Remove = append(c.Remove, anchorDir+"/"+name)
-		}
-	}
+	c.replaceAnchor(r.anchor, r.now)
 	for role, data := range map[string][]byte{roleRoot: out.Root, roleTargets: out.Targets} {
 		if data != nil {
 			c.Write = append(c.Write, commitWrite{signedDir + "/" + role + ".json", 0o600, data})
 		}
 	}
-	data, err := json.Marshal(c)
-	if err != nil {
-		return err
-	}
-	if err := r.write(commitWrite{commitFile, 0o600, data}); err != nil {
+	if err := r.announce(c); err != nil {
 		return err
 	}
 	return r.apply(c)
@@ -440,11 +423,11 @@ func (r *Repository) PublishSigned(data []byte) ([]string, error) {
 	if len(in.Root) == 0 && len(in.Targets) == 0 {
 		return nil, errors.New("the response has no signed metadata")
 	}
-	var names []string
 	if err := r.takeRoot(in); err != nil {
 		return nil, fmt.Errorf("nothing was written: %w", err)
 	}
-	if err := r.takeTargets(in, &names); err != nil {
+	names, err := r.takeTargets(in)
+	if err != nil {
 		return nil, fmt.Errorf("nothing was written: %w", err)
 	}
 	return names, r.finish(r.signSnapshot, r.signTimestamp)
@@ -471,19 +454,20 @@ func (r *Repository) takeRoot(in response) error {
 	return nil
 }
 
-func (r *Repository) takeTargets(in response, names *[]string) error {
+// takeTargets returns the names of the files that are published.
+func (r *Repository) takeTargets(in response) (names []string, err error) {
 	if len(in.Targets) == 0 {
-		return nil
+		return nil, nil
 	}
 	next, err := metadata.Targets().FromBytes(in.Targets)
 	if err != nil {
-		return fmt.Errorf("the signed metadata of targets: %w", err)
+		return nil, fmt.Errorf("the signed metadata of targets: %w", err)
 	}
 	if err := follows(roleTargets, next.Signed.Version, r.targets.Signed.Version); err != nil {
-		return err
+		return nil, err
 	}
 	if err := r.root.VerifyDelegate(roleTargets, next); err != nil {
-		return fmt.Errorf("the signature of targets does not verify: %w", err)
+		return nil, fmt.Errorf("the signature of targets does not verify: %w", err)
 	}
 	r.targets = next
 	r.change.files[targetsFile(next.Signed.Version)] = in.Targets
@@ -492,11 +476,11 @@ func (r *Repository) takeTargets(in response, names *[]string) error {
 		if data, ok := in.Files[name]; ok {
 			r.change.files[targetFile(digest, name)] = data
 			if !keyTargetName.MatchString(name) {
-				*names = append(*names, name)
+				names = append(names, name)
 			}
 		}
 	}
-	return nil
+	return names, nil
 }
 
 // follows returns an error unless a version is the next one.
@@ -539,12 +523,9 @@ func (r *Repository) moveOffline() (err error) {
 
 // copyAnchor writes the anchor to the directory of the offline keys.
 func (r *Repository) copyAnchor() error {
+	offline := newRepository(TUFOptions{Dir: r.o.Offline})
 	for _, name := range slices.Sorted(maps.Keys(r.anchor)) {
-		full := filepath.Join(r.o.Offline, filepath.FromSlash(anchorDir), filepath.FromSlash(name))
-		if err := os.MkdirAll(filepath.Dir(full), 0o700); err != nil {
-			return err
-		}
-		if err := durable.WriteFile(full, r.anchor[name], 0o600); err != nil {
+		if err := offline.write(commitWrite{anchorDir + "/" + name, 0o600, r.anchor[name]}); err != nil {
 			return err
 		}
 	}

@@ -266,6 +266,29 @@ func TestTUFRequestRefused(t *testing.T) {
 	}
 }
 
+// Of two reviews at the same time, the second that signs does not bring back the state before the first.
+func TestTUFReviewsMeet(t *testing.T) {
+	t.Parallel()
+	a := newApart(t)
+	one := testdata(t, "trusted_root.json")
+	two, err := material().TrustedRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	older := a.review(a.request(two))
+	if _, err := a.open().PublishSigned(a.sign(a.request(one))); err != nil {
+		t.Fatal(err)
+	}
+	a.sign(a.request(two))
+	before := snapshot(t, a.offline.Dir)
+	if _, err := older.Sign(); !errors.Is(err, trust.ErrBusy) {
+		t.Errorf("%v", err)
+	}
+	if !maps.Equal(before, snapshot(t, a.offline.Dir)) {
+		t.Error("the directory changed")
+	}
+}
+
 // A response of other keys, of other versions or with other files is refused, and nothing is written.
 func TestTUFResponseRefused(t *testing.T) {
 	t.Parallel()
