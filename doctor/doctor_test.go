@@ -16,6 +16,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -327,7 +328,9 @@ var brokenSetups = []struct {
 		taken, err := net.Listen("tcp", "127.0.0.1:0")
 		l.must(err)
 		l.t.Cleanup(func() { taken.Close() })
-		l.replace("listen: {http: ", fmt.Sprintf("listen: {http: %q} #", taken.Addr()))
+		_, rest, _ := strings.Cut(l.text, "listen: {http: ")
+		address, _, _ := strings.Cut(rest, ",")
+		l.replace(address, strconv.Quote(taken.Addr().String())) // not the others, which have fixed ports by default
 	}, row: "ports", cause: "used by another program", fix: "stop that program"},
 	{name: "the journal is damaged", do: func(l *lab) {
 		l.trial()
