@@ -179,7 +179,6 @@ var owners = map[string][]string{
 	"github.com/sigstore/protobuf-specs":   {"trust", "rekor", "rekor/entry", "trial"},
 	"github.com/sigstore/rekor-tiles":      {"monitor", "rekor", "rekor/entry", "tlog", "trial"},
 	"github.com/sigstore/rekor/":           {"rekor"},
-	"github.com/cyberphone":                {"rekor/entry"},
 	"github.com/secure-systems-lab":        {"rekor", "trial"},
 	"go.etcd.io/bbolt":                     {"find"},
 	"github.com/digitorus":                 {"tsa"},

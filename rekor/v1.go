@@ -10,13 +10,13 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/json/jsontext"
 	"errors"
 	"fmt"
 	"net/http"
 	"time"
 
 	rekorutil "github.com/sigstore/rekor/pkg/util"
-	"github.com/sigstore/rekor/pkg/util/jcs"
 	"github.com/sigstore/sigstore/pkg/signature"
 	"github.com/sigstore/sigstore/pkg/signature/options"
 	"github.com/transparency-dev/merkle/rfc6962"
@@ -161,11 +161,12 @@ func (v V1) answer(ctx context.Context, leaf []byte, at *Inclusion) ([]byte, err
 
 // sign returns a signed entry timestamp: the signature over the entry in the form of RFC 8785.
 func (k KeyV1) sign(ctx context.Context, e entryV1) ([]byte, error) {
-	text, err := json.Marshal(e)
+	data, err := json.Marshal(e)
 	if err != nil {
 		return nil, err
 	}
-	if text, err = jcs.Canonicalize(text); err != nil {
+	text := jsontext.Value(data)
+	if err := text.Canonicalize(); err != nil {
 		return nil, err
 	}
 	return k.Signer.SignMessage(bytes.NewReader(text), options.WithContext(ctx))

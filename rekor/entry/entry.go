@@ -8,10 +8,10 @@ import (
 	"bytes"
 	"crypto/x509"
 	"encoding/hex"
+	"encoding/json/jsontext"
 	"errors"
 	"fmt"
 
-	"github.com/cyberphone/json-canonicalization/go/src/webpki.org/jsoncanonicalizer"
 	common "github.com/sigstore/protobuf-specs/gen/pb-go/common/v1"
 	rekorpb "github.com/sigstore/rekor-tiles/v2/pkg/generated/protobuf"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -111,8 +111,11 @@ func Canonical(m *rekorpb.Entry) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the entry has no JSON form: %w", err)
 	}
-	// The time of the canonicalizer is quadratic in the depth of its input, which is bounded here.
-	return jsoncanonicalizer.Transform(data)
+	body := jsontext.Value(data)
+	if err := body.Canonicalize(); err != nil {
+		return nil, fmt.Errorf("the entry has no canonical form (RFC 8785): %w", err)
+	}
+	return body, nil
 }
 
 func digestOf(h *common.HashOutput) (Digest, error) {
