@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto"
+	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -16,7 +16,6 @@ import (
 	"github.com/sigstore/rekor/pkg/types"
 	dssev001 "github.com/sigstore/rekor/pkg/types/dsse/v0.0.1"
 	_ "github.com/sigstore/rekor/pkg/types/hashedrekord/v0.0.1" // registers the kind
-	"github.com/sigstore/sigstore/pkg/cryptoutils"
 	"github.com/sigstore/sigstore/pkg/signature"
 	"github.com/sigstore/sigstore/pkg/signature/options"
 
@@ -53,20 +52,15 @@ func verifyV1(ctx context.Context, body []byte) (*verified, error) {
 	if err != nil {
 		return nil, malformed(err.Error(), err)
 	}
+	if n := len(logged.Signatures); n != 1 {
+		return nil, malformed(fmt.Sprintf("the entry has %d keys; send one entry for each signature", n), nil)
+	}
 	out.digest = logged.Digest
-	keys, err := impl.Verifiers()
-	if err != nil || len(keys) != 1 {
-		return nil, malformed(fmt.Sprintf("the entry has %d keys; send one entry for each signature", len(keys)), err)
-	}
-	text, err := keys[0].CanonicalValue()
-	if err != nil {
-		return nil, malformed("the key has no canonical form", err)
-	}
 	hash := "sha256" // of every envelope
 	if out.kind == entry.HashedRekord {
 		hash = out.digest.Algorithm
 	}
-	out.by, err = signerV1(text, hash)
+	out.by, err = signerV1(logged.Signatures[0], hash)
 	return out, err
 }
 
@@ -105,25 +99,19 @@ func checkEnvelopeV1(proposed models.ProposedEntry) error {
 	return nil
 }
 
-// signerV1 reads the key, or the first certificate of a chain, in PEM. The key must be one that entries of Rekor v2 may
+// signerV1 returns the key or certificate of a signature in an entry. The key must be one that entries of Rekor v2 may
 // have, and hash the digest of its algorithm.
-func signerV1(text []byte, hash string) (signer, error) {
-	block, _ := pem.Decode(text)
-	if block == nil {
-		return signer{}, malformed("the key is not in PEM", nil)
-	}
-	in := &pb.Verifier{Verifier: &pb.Verifier_PublicKey{PublicKey: &pb.PublicKey{RawBytes: block.Bytes}}}
-	key, err := cryptoutils.UnmarshalPEMToPublicKey(text)
-	if block.Type == string(cryptoutils.CertificatePEMType) {
-		certificates, parsed := cryptoutils.UnmarshalCertificatesFromPEM(text)
-		if parsed != nil || len(certificates) == 0 {
-			return signer{}, malformed("the certificate is none of RFC 5280", parsed)
+func signerV1(by entry.Signature, hash string) (signer, error) {
+	in := &pb.Verifier{Verifier: &pb.Verifier_PublicKey{PublicKey: &pb.PublicKey{RawBytes: by.Key}}}
+	var key crypto.PublicKey
+	if by.Certificate != nil {
+		key = by.Certificate.PublicKey
+		in.Verifier = &pb.Verifier_X509Certificate{X509Certificate: &v1.X509Certificate{RawBytes: by.Certificate.Raw}}
+	} else {
+		var err error
+		if key, err = x509.ParsePKIXPublicKey(by.Key); err != nil {
+			return signer{}, malformed("the key is no SubjectPublicKeyInfo (RFC 5280)", err)
 		}
-		key, err = certificates[0].PublicKey, nil
-		in.Verifier = &pb.Verifier_X509Certificate{X509Certificate: &v1.X509Certificate{RawBytes: certificates[0].Raw}}
-	}
-	if err != nil {
-		return signer{}, malformed("the key is no SubjectPublicKeyInfo (RFC 5280)", err)
 	}
 	algorithm, err := signature.GetDefaultAlgorithmDetails(key, options.WithED25519ph())
 	if err != nil {
