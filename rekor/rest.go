@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strconv"
 
 	pb "github.com/sigstore/rekor-tiles/v2/pkg/generated/protobuf"
 	"google.golang.org/grpc/codes"
@@ -30,6 +31,28 @@ const (
 
 // Handler serves [EntriesPath]. writeError writes an error of Options.Call.
 func (s *Service) Handler(writeError func(http.ResponseWriter, *http.Request, error)) http.Handler {
+	return s.posts(methodCreate, writeError, func(ctx context.Context, about Request, in posted) ([]byte, error) {
+		entry, at, err := s.create(ctx, about, func() (*verified, error) { return decode(in.body) })
+		if again, ok := errors.AsType[*duplicateError](err); ok {
+			in.header.Set(indexHeader, again.text())
+		}
+		if err != nil {
+			return nil, err
+		}
+		return protojson.MarshalOptions{EmitUnpopulated: true}.Marshal(answer(entry, at))
+	})
+}
+
+// posted is a request with an entry, and the header of its response.
+type posted struct {
+	body   []byte
+	header http.Header
+}
+
+// posts serves a path to which entries are posted. run returns the body of the response.
+func (s *Service) posts(method string, writeError func(http.ResponseWriter, *http.Request, error),
+	run func(context.Context, Request, posted) ([]byte, error),
+) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodPost {
 			w.Header().Set("Allow", http.MethodPost)
@@ -39,18 +62,11 @@ func (s *Service) Handler(writeError func(http.ResponseWriter, *http.Request, er
 		var out []byte
 		body, release, problem := s.readBody(r) // before Call: a request that runs does not wait for its client
 		defer release()
-		err := s.o.Call(r.Context(), methodCreate, func(ctx context.Context, about Request) error {
+		err := s.o.Call(r.Context(), method, func(ctx context.Context, about Request) (err error) {
 			if problem != nil {
 				return problem
 			}
-			entry, at, err := s.create(ctx, about, func() (*verified, error) { return decode(body) })
-			if again, ok := errors.AsType[*duplicateError](err); ok {
-				w.Header().Set(indexHeader, again.text())
-			}
-			if err != nil {
-				return err
-			}
-			out, err = protojson.MarshalOptions{EmitUnpopulated: true}.Marshal(answer(entry, at))
+			out, err = run(ctx, about, posted{body, w.Header()})
 			return err
 		})
 		if err != nil {
@@ -75,7 +91,7 @@ func decode(body []byte) (*verified, error) {
 // readBody reads a body up to [MaxBody]. The caller MUST call release, also after an error.
 func (s *Service) readBody(r *http.Request) (body []byte, release func(), err error) {
 	release = func() {}
-	tooLarge := fault.New(fault.RequestTooLarge, nil, "max", "4194304")
+	tooLarge := fault.New(fault.RequestTooLarge, nil, "max", strconv.Itoa(MaxBody))
 	if r.ContentLength > MaxBody {
 		return nil, release, tooLarge
 	}

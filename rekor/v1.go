@@ -20,8 +20,6 @@ import (
 	"github.com/sigstore/sigstore/pkg/signature"
 	"github.com/sigstore/sigstore/pkg/signature/options"
 	"github.com/transparency-dev/merkle/rfc6962"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/mayfly-ca/mayfly/fault"
 )
@@ -53,39 +51,19 @@ func (s *Service) HandlerV1(v V1, writeError func(http.ResponseWriter, *http.Req
 	if v.Now == nil {
 		v.Now = func() (time.Time, error) { return time.Now(), nil }
 	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodPost {
-			w.Header().Set("Allow", http.MethodPost)
-			writeError(w, r, status.Error(codes.Unimplemented, fault.MethodNotAllowed.Message()))
-			return
+	return s.posts(methodCreateV1, writeError, func(ctx context.Context, about Request, in posted) ([]byte, error) {
+		if _, err := v.Now(); err != nil { // before the entry is logged
+			return nil, fault.New(fault.EntryNotLogged, err)
 		}
-		var out []byte
-		var id string
-		body, release, problem := s.readBody(r) // before Call: a request that runs does not wait for its client
-		defer release()
-		err := s.o.Call(r.Context(), methodCreateV1, func(ctx context.Context, about Request) error {
-			if problem != nil {
-				return problem
-			}
-			if _, err := v.Now(); err != nil { // before the entry is logged
-				return fault.New(fault.EntryNotLogged, err)
-			}
-			entry, at, err := s.create(ctx, about, func() (*verified, error) { return verifyV1(ctx, body) })
-			if err != nil {
-				return err
-			}
-			id = idV1(entry.leaf)
-			out, err = v.answer(ctx, entry.leaf, at)
-			return err
-		})
+		entry, at, err := s.create(ctx, about, func() (*verified, error) { return verifyV1(ctx, in.body) })
 		if err != nil {
-			writeError(w, r, err)
-			return
+			return nil, err
 		}
-		w.Header().Set("Content-Type", "application/json")
-		w.Header().Set("Location", EntriesPathV1+"/"+id)
-		w.WriteHeader(http.StatusCreated)
-		_, _ = w.Write(out) // an error means that the client disconnected
+		out, err := v.answer(ctx, entry.leaf, at)
+		if err == nil {
+			in.header.Set("Location", EntriesPathV1+"/"+idV1(entry.leaf))
+		}
+		return out, err
 	})
 }
 
