@@ -59,9 +59,40 @@ func Parse(body []byte) (*Entry, error) {
 	if len(body) > MaxSize {
 		return nil, fmt.Errorf("the entry has %d bytes, more than %d", len(body), MaxSize)
 	}
+	var out *Entry
+	var err error
 	if version, kind := versionOf(body); version == VersionV1 {
-		return parseV1(body, kind)
+		out, err = parseV1(body, kind)
+	} else {
+		out, err = parseV2(body)
 	}
+	if err == nil {
+		err = out.check()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// check returns an error if the number of signatures is wrong, or one of them is not complete.
+func (e *Entry) check() error {
+	if n := len(e.Signatures); n == 0 || n > maxSignatures {
+		return fmt.Errorf("the entry has %d signatures, not 1 to %d", n, maxSignatures)
+	}
+	for _, s := range e.Signatures {
+		switch {
+		case len(s.Value) == 0:
+			return errors.New("an empty signature")
+		case s.Certificate == nil && len(s.Key) == 0:
+			return errors.New("a signature without a certificate or key")
+		}
+	}
+	return nil
+}
+
+// parseV2 parses an entry of Rekor v2.
+func parseV2(body []byte) (*Entry, error) {
 	var m rekorpb.Entry
 	if err := protojson.Unmarshal(body, &m); err != nil {
 		return nil, fmt.Errorf("the entry is not one of Rekor v2: %w", err)
@@ -89,20 +120,34 @@ func Parse(body []byte) (*Entry, error) {
 	default:
 		return nil, fmt.Errorf("unknown kind %q of an entry, or content of another kind", out.Kind)
 	}
-	if out.Digest, err = digestOf(hash); err != nil {
+	algorithm, known := map[common.HashAlgorithm]string{
+		common.HashAlgorithm_SHA2_256: "sha256", common.HashAlgorithm_SHA2_384: "sha384",
+		common.HashAlgorithm_SHA2_512: "sha512",
+	}[hash.GetAlgorithm()]
+	if !known {
+		algorithm = hash.GetAlgorithm().String()
+	}
+	if out.Digest, err = newDigest(algorithm, hash.GetDigest()); err != nil {
 		return nil, err
 	}
-	if len(signatures) == 0 || len(signatures) > maxSignatures {
-		return nil, fmt.Errorf("the entry has %d signatures, not 1 to %d", len(signatures), maxSignatures)
-	}
 	for _, s := range signatures {
-		one, err := signatureOf(s)
-		if err != nil {
-			return nil, err
+		one := Signature{Value: s.GetContent(), Key: s.GetVerifier().GetPublicKey().GetRawBytes()}
+		if der := s.GetVerifier().GetX509Certificate().GetRawBytes(); len(der) > 0 {
+			if one.Certificate, err = parseCertificate(der); err != nil {
+				return nil, err
+			}
 		}
 		out.Signatures = append(out.Signatures, one)
 	}
 	return out, nil
+}
+
+func parseCertificate(der []byte) (*x509.Certificate, error) {
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("the certificate of the entry: %w", err)
+	}
+	return c, nil
 }
 
 // Canonical returns the body of an entry.
@@ -118,37 +163,13 @@ func Canonical(m *rekorpb.Entry) ([]byte, error) {
 	return body, nil
 }
 
-func digestOf(h *common.HashOutput) (Digest, error) {
-	var name string
-	var size int
-	switch h.GetAlgorithm() {
-	case common.HashAlgorithm_SHA2_256:
-		name, size = "sha256", 32
-	case common.HashAlgorithm_SHA2_384:
-		name, size = "sha384", 48
-	case common.HashAlgorithm_SHA2_512:
-		name, size = "sha512", 64
-	default:
-		return Digest{}, fmt.Errorf("unknown algorithm %v of a digest", h.GetAlgorithm())
+func newDigest(algorithm string, sum []byte) (Digest, error) {
+	size, known := map[string]int{"sha256": 32, "sha384": 48, "sha512": 64}[algorithm]
+	if !known {
+		return Digest{}, fmt.Errorf("unknown algorithm %q of a digest", algorithm)
 	}
-	if len(h.GetDigest()) != size {
-		return Digest{}, fmt.Errorf("a digest of %s with %d bytes", name, len(h.GetDigest()))
+	if len(sum) != size {
+		return Digest{}, fmt.Errorf("a digest of %s with %d bytes", algorithm, len(sum))
 	}
-	return Digest{name, h.GetDigest()}, nil
-}
-
-func signatureOf(s *rekorpb.Signature) (Signature, error) {
-	out := Signature{Value: s.GetContent(), Key: s.GetVerifier().GetPublicKey().GetRawBytes()}
-	if len(out.Value) == 0 {
-		return out, errors.New("an empty signature")
-	}
-	if der := s.GetVerifier().GetX509Certificate().GetRawBytes(); len(der) > 0 {
-		var err error
-		if out.Certificate, err = x509.ParseCertificate(der); err != nil {
-			return out, fmt.Errorf("the certificate of the entry: %w", err)
-		}
-	} else if len(out.Key) == 0 {
-		return out, errors.New("a signature without a certificate or key")
-	}
-	return out, nil
+	return Digest{algorithm, sum}, nil
 }

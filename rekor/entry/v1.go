@@ -2,7 +2,6 @@ package entry
 
 import (
 	"bytes"
-	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
@@ -108,24 +107,15 @@ func entryV1(kind string, hash hashV1, signatures ...[2][]byte) (*Entry, error) 
 	if err != nil {
 		return nil, err
 	}
-	if len(signatures) == 0 || len(signatures) > maxSignatures {
-		return nil, fmt.Errorf("the entry has %d signatures, not 1 to %d", len(signatures), maxSignatures)
-	}
 	out := &Entry{Kind: kind, Digest: digest}
 	for _, s := range signatures {
 		one := Signature{Value: s[0]}
-		block, _ := pem.Decode(s[1]) // of a chain, the first certificate is that of the signature
-		switch {
-		case len(one.Value) == 0:
-			return nil, errors.New("an empty signature")
+		switch block, _ := pem.Decode(s[1]); { // of a chain, the first certificate is that of the signature
 		case block == nil:
-			return nil, errors.New("a signature without a certificate or key in PEM")
 		case block.Type == "CERTIFICATE":
-			if one.Certificate, err = x509.ParseCertificate(block.Bytes); err != nil {
-				return nil, fmt.Errorf("the certificate of the entry: %w", err)
+			if one.Certificate, err = parseCertificate(block.Bytes); err != nil {
+				return nil, err
 			}
-		case len(block.Bytes) == 0:
-			return nil, errors.New("an empty key")
 		default:
 			one.Key = block.Bytes
 		}
@@ -135,13 +125,9 @@ func entryV1(kind string, hash hashV1, signatures ...[2][]byte) (*Entry, error) 
 }
 
 func (h hashV1) digest() (Digest, error) {
-	size, known := map[string]int{"sha256": 32, "sha384": 48, "sha512": 64}[h.Algorithm]
-	if !known {
-		return Digest{}, fmt.Errorf("unknown algorithm %q of a digest", h.Algorithm)
-	}
 	sum, err := hex.DecodeString(h.Value)
-	if err != nil || len(sum) != size {
-		return Digest{}, fmt.Errorf("a digest of %s with %d digits", h.Algorithm, len(h.Value))
+	if err != nil {
+		return Digest{}, errors.New("a digest that is not in hexadecimal digits")
 	}
-	return Digest{h.Algorithm, sum}, nil
+	return newDigest(h.Algorithm, sum)
 }
