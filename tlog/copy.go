@@ -3,7 +3,6 @@ package tlog
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -50,11 +49,9 @@ func (c Config) Copy(ctx context.Context, put func(File) error) ([]Copied, error
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	shards := []Shard{{Kind: c.Kind, Origin: c.Origin}}
-	if list != nil {
-		if shards, err = c.parseState(list); err != nil {
-			return nil, err
-		}
+	shards, err := c.parseState(list)
+	if err != nil {
+		return nil, err
 	}
 	var out []Copied
 	for _, s := range shards {
@@ -170,7 +167,7 @@ func (s shardFiles) edge() (out edgeFiles, err error) {
 		return out, err
 	}
 	if state != nil {
-		if err := json.Unmarshal(state, &out.tree); err != nil {
+		if out.tree, err = parseTree(state); err != nil {
 			return out, fmt.Errorf("%s: %w", filepath.Join(s.dir, stateDir, treeFile), err)
 		}
 	}

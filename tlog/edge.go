@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"github.com/mayfly-ca/mayfly/fault"
@@ -25,11 +24,7 @@ func (l *Log) rightEdge(ctx context.Context) error {
 }
 
 func (l *Log) readEdge(ctx context.Context) error {
-	data, err := os.ReadFile(filepath.Join(l.dir, stateDir, treeFile))
-	if err != nil {
-		return err
-	}
-	t, err := parseTree(data)
+	t, err := readTree(l.dir)
 	if err != nil || t.Size == 0 {
 		return err
 	}

@@ -141,7 +141,6 @@ func Open(ctx context.Context, c Config, o Options) (_ *Log, err error) {
 	}
 	appender, err := l.openStorage(life)
 	if err == nil {
-		l.publisher.reader = l.reader
 		err = l.publisher.publish(ctx)
 	}
 	if err != nil {

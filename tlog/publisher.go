@@ -46,7 +46,6 @@ type Inclusion struct {
 type publisher struct {
 	log    *Log
 	signer note.Signer
-	reader tessera.LogReader
 	every  time.Duration
 	woken  chan struct{}
 
@@ -181,7 +180,7 @@ func (p *publisher) answer(ctx context.Context) {
 	if c := p.log.cosigner; c != nil {
 		raw = c.cosigned(ctx, raw)
 	}
-	n := nodes{size: p.last.Size, read: p.reader.ReadTile, known: map[compact.NodeID][]byte{}}
+	n := nodes{size: p.last.Size, read: p.log.reader.ReadTile, known: map[compact.NodeID][]byte{}}
 	for _, w := range covered {
 		in, err := p.prove(ctx, n, w, raw)
 		w.result <- proven{in, err}

@@ -121,17 +121,18 @@ type state struct {
 // unlimited window; a shard that was never opened has no LogID yet.
 func (c Config) Shards() ([]Shard, error) {
 	data, err := os.ReadFile(filepath.Join(c.Dir, stateFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return []Shard{{Kind: c.Kind, Origin: c.Origin}}, nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	return c.parseState(data)
 }
 
-// parseState MUST refuse a file that [Config.save] would not write: every name becomes a path.
+// parseState returns the shards of the file shards.json, or for nil those of a log that was never rotated. It MUST
+// refuse a file that [Config.save] would not write: every name becomes a path.
 func (c Config) parseState(data []byte) ([]Shard, error) {
+	if data == nil {
+		return []Shard{{Kind: c.Kind, Origin: c.Origin}}, nil
+	}
 	path := filepath.Join(c.Dir, stateFile)
 	var s state
 	if err := json.Unmarshal(data, &s); err != nil {

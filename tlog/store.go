@@ -148,10 +148,7 @@ func (s *Store) refresh(ctx context.Context) error {
 	if same {
 		return nil
 	}
-	shards, err := s.config.Shards()
-	if data != nil {
-		shards, err = s.config.parseState(data)
-	}
+	shards, err := s.config.parseState(data)
 	if err != nil {
 		return err
 	}
