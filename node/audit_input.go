@@ -115,7 +115,7 @@ func auditedLogs(cfg *config.Config) (out []reconcile.Log, err error) {
 			return nil, fault.Under(err, own.at...)
 		}
 		for _, s := range shards {
-			log, err := openShard(own.Config, s)
+			log, err := own.Reader(s)
 			if err != nil {
 				return nil, fault.Under(err, own.at...)
 			}
@@ -140,19 +140,6 @@ func ownLogs(cfg *config.Config) (out []ownLog) {
 		out = append(out, ownLog{cfg.RekorLog(), []string{"rekor"}})
 	}
 	return out
-}
-
-// openShard opens the files of a shard, to read them.
-func openShard(c tlog.Config, s tlog.Shard) (*monitor.Log, error) {
-	description, err := c.Describe(s)
-	if err != nil {
-		return nil, err
-	}
-	format := monitor.Certificates
-	if c.Kind == tlog.Rekor {
-		format = monitor.Opaque
-	}
-	return monitor.Open(monitor.Options{Log: description, Format: format, Dir: c.ShardDir(s)})
 }
 
 // monitorOptions returns how a log is read: with the TLS settings and the proxy of submissions.

@@ -24,7 +24,7 @@ func FindSources(cfg *config.Config) (out []find.Source, err error) {
 			kind = find.Signatures
 		}
 		for _, s := range shards {
-			log, err := openShard(own.Config, s)
+			log, err := own.Reader(s)
 			if err != nil {
 				return nil, err
 			}

@@ -16,7 +16,6 @@ import (
 	"github.com/transparency-dev/tessera/api/layout"
 
 	"github.com/mayfly-ca/mayfly/internal/durable"
-	"github.com/mayfly-ca/mayfly/loglist"
 	"github.com/mayfly-ca/mayfly/monitor"
 )
 
@@ -293,15 +292,7 @@ func partialTiles(size uint64, bundles string) (out []string) {
 // VerifyCopy verifies a shard in a directory to which [Config.Copy] copied it: every entry, hash and signature that the
 // checkpoint covers, and that the tree is the one that was copied.
 func (c Config) VerifyCopy(ctx context.Context, want Copied) error {
-	s := Shard{Kind: c.Kind, Name: want.Name}
-	dir := c.ShardDir(s)
-	key, err := readPublic(c.Kind, dir)
-	if err != nil {
-		return err
-	}
-	log, err := monitor.Open(monitor.Options{
-		Log: loglist.Log{Key: key, Origin: want.Origin}, Format: c.Kind.Format(), Dir: dir,
-	})
+	log, err := c.Reader(Shard{Kind: c.Kind, Name: want.Name, Origin: want.Origin})
 	if err != nil {
 		return err
 	}

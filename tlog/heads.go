@@ -18,6 +18,15 @@ type ShardHead struct {
 	Err    error // why no head verifies with the shard's key
 }
 
+// Reader returns the log of a shard on disk, to be read as a monitor does. The key is that in the shard's file.
+func (c Config) Reader(s Shard) (*monitor.Log, error) {
+	description, err := c.Describe(s)
+	if err != nil {
+		return nil, err
+	}
+	return monitor.Open(monitor.Options{Log: description, Format: c.Kind.Format(), Dir: c.ShardDir(s)})
+}
+
 // Heads reads the head of each shard and verifies it with the shard's public key. It changes nothing.
 func Heads(ctx context.Context, c Config) ([]ShardHead, error) {
 	shards, err := c.Shards()
@@ -27,15 +36,9 @@ func Heads(ctx context.Context, c Config) ([]ShardHead, error) {
 	out := make([]ShardHead, 0, len(shards))
 	for _, s := range shards {
 		one := ShardHead{Shard: s}
-		description, err := c.Describe(s)
+		log, err := c.Reader(s)
 		if err == nil {
-			var log *monitor.Log
-			if log, err = monitor.Open(monitor.Options{
-				Log: description, Format: c.Kind.Format(),
-				Dir: c.ShardDir(s),
-			}); err == nil {
-				one.Head, err = log.Head(ctx)
-			}
+			one.Head, err = log.Head(ctx)
 		}
 		if _, e := os.Stat(c.PublicKeyFile(s)); errors.Is(e, fs.ErrNotExist) && s.LogID == "" {
 			one.Absent, err = true, nil

@@ -70,9 +70,7 @@ func (l *Log) Open() *monitor.Log {
 	l.t.Helper()
 	shards, err := l.c.Shards()
 	l.must(err)
-	description, err := l.c.Describe(shards[0])
-	l.must(err)
-	log, err := monitor.Open(monitor.Options{Log: description, Format: monitor.Opaque, Dir: l.c.ShardDir(shards[0])})
+	log, err := l.c.Reader(shards[0])
 	l.must(err)
 	return log
 }
