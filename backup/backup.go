@@ -78,6 +78,9 @@ type Log struct {
 	Setting string        `json:"setting"` // ct.embedded
 	Dir     string        `json:"dir"`     // the name of its directory in the archive
 	Shards  []tlog.Copied `json:"shards"`
+	// Marked says that the log was restored or moved, and was not to continue where it was copied. Then it does not
+	// continue where it is restored.
+	Marked bool `json:"marked,omitempty"`
 }
 
 // Options for [Write].
@@ -403,7 +406,9 @@ func (b *writer) logs(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", l.setting, err)
 		}
-		b.manifest.Logs = append(b.manifest.Logs, Log{Setting: l.setting, Dir: b.name(l.config.Dir), Shards: copied})
+		b.manifest.Logs = append(b.manifest.Logs, Log{
+			Setting: l.setting, Dir: b.name(l.config.Dir), Shards: copied, Marked: l.config.Marked(),
+		})
 	}
 	return nil
 }
@@ -460,7 +465,8 @@ func (b *writer) conclude(context.Context) error {
 	return b.out.Close()
 }
 
-// reserve locks the logs and the journal against a server.
+// reserve locks the logs and the journal against a server. A log that is marked is an error: it would continue from the
+// archive, and might sign a second history.
 func (b *writer) reserve() (finish func(bool) error, err error) {
 	var locks []*durable.FileLock
 	release := func() error {
@@ -483,6 +489,9 @@ func (b *writer) reserve() (finish func(bool) error, err error) {
 	for _, l := range logsOf(b.cfg) {
 		if err := hold(l.config.Reserve()); err != nil {
 			return nil, err
+		}
+		if err := l.config.CheckFence(); err != nil {
+			return nil, errors.Join(err, release())
 		}
 	}
 	if at := b.journalFile(); at != "" {

@@ -462,6 +462,42 @@ func TestFinal(t *testing.T) {
 	}
 }
 
+// A log that must not continue where it is, because it was restored or moved, does not continue from an archive of it
+// either.
+func TestMarked(t *testing.T) {
+	t.Parallel()
+	_, config := instance(t)
+	data, _ := archive(t, backup.Options{Path: config})
+	to := filepath.Join(t.TempDir(), "restored")
+	r, err := backup.Restore(t.Context(), bytes.NewReader(data), backup.RestoreOptions{Dir: to})
+	must(t, err)
+	archive(t, backup.Options{Path: config, Final: true})
+	for name, one := range map[string]struct{ config, want string }{
+		"restored": {r.Config, "the log was restored from a backup"},
+		"moved":    {config, "the log was moved by the backup"},
+	} {
+		var out bytes.Buffer
+		_, finish, err := backup.Write(t.Context(), &out, backup.Options{Path: one.config, Final: true})
+		if err == nil || !strings.Contains(err.Error(), one.want) || out.Len() > 0 {
+			t.Errorf("%s: a final archive of %d bytes: %v", name, out.Len(), err)
+		}
+		must(t, finish(false))
+		data, m := archive(t, backup.Options{Path: one.config})
+		if !m.Logs[0].Marked {
+			t.Errorf("%s: %+v", name, m.Logs)
+		}
+		to := filepath.Join(t.TempDir(), "again")
+		again, err := backup.Restore(t.Context(), bytes.NewReader(data), backup.RestoreOptions{Dir: to, Unchanged: true})
+		must(t, err)
+		_, err = embedded.OpenStore(t.Context(), embedded.Config{
+			Dir: filepath.Join(to, "log"), Origin: "ca.example.com/ct",
+		}, tlog.Options{})
+		if err == nil || !strings.Contains(err.Error(), "the log was restored from a backup") || again.Continue {
+			t.Errorf("%s: %+v, %v", name, again, err)
+		}
+	}
+}
+
 // Without the mark, which only the statement of the operator leaves out, a restored log continues.
 func TestUnchanged(t *testing.T) {
 	t.Parallel()

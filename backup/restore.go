@@ -99,6 +99,9 @@ func Restore(ctx context.Context, r io.Reader, o RestoreOptions) (_ *Restored, e
 		return nil, err
 	}
 	for _, l := range x.manifest.Logs {
+		out.Continue = out.Continue && !l.Marked
+	}
+	for _, l := range x.manifest.Logs {
 		if _, there := x.dirs[l.Dir]; there && !out.Continue {
 			if err := tlog.Fence(x.at(l.Dir), tlog.Mark{Copied: x.manifest.Ended}); err != nil {
 				return nil, err

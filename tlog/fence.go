@@ -38,8 +38,8 @@ func Fence(dir string, m Mark) error {
 	return durable.WriteFile(filepath.Join(dir, fenceFile), append(data, '\n'), 0o644)
 }
 
-// checkFence returns an error if the log is marked. The error says how to continue.
-func (c Config) checkFence() error {
+// CheckFence returns an error if the log is marked. The error says how to continue.
+func (c Config) CheckFence() error {
 	path := filepath.Join(c.Dir, fenceFile)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -66,7 +66,7 @@ func (c Config) checkFence() error {
 }
 
 // Marked reports whether the log is marked.
-func (c Config) Marked() bool { return c.checkFence() != nil }
+func (c Config) Marked() bool { return c.CheckFence() != nil }
 
 // Replace closes every shard of a log that was restored, each with a checkpoint over the entries that it has, and makes
 // a new shard with a new key that is active at once. Nothing is added to the old shards: a verifier that has seen more

@@ -34,7 +34,7 @@ func Inspect(c Config) error {
 	if err := c.checkShards(shards, nil); err != nil {
 		return fault.BadSetting(err.Error(), "", "dir")
 	}
-	if err := c.checkFence(); err != nil {
+	if err := c.CheckFence(); err != nil {
 		return err
 	}
 	var errs []error

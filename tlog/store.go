@@ -72,7 +72,7 @@ func OpenStore(ctx context.Context, c Config, o Options) (_ *Store, err error) {
 	if err := mkdirSynced(c.Dir); err != nil {
 		return nil, err
 	}
-	if err := c.checkFence(); err != nil {
+	if err := c.CheckFence(); err != nil {
 		return nil, err
 	}
 	if err := s.refresh(ctx); err != nil {
