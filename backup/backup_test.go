@@ -220,6 +220,98 @@ func TestElsewhere(t *testing.T) {
 	}
 }
 
+// An instance whose data is not in the directory of the configuration, as with /etc and /var/lib, is restored to the
+// same places; also directories without files. A log is never restored over another one, not even over the same. After
+// an error nothing is left.
+func TestLogElsewhere(t *testing.T) {
+	t.Parallel()
+	dir, config := instance(t)
+	text, err := os.ReadFile(config)
+	must(t, err)
+	data := filepath.Join(t.TempDir(), "data")
+	must(t, os.Mkdir(data, 0o750))
+	for name, setting := range map[string]string{"log": "dir: ", "journal": "file: ", "state": "state_dir: "} {
+		must(t, os.Rename(filepath.Join(dir, name), filepath.Join(data, name)))
+		text = bytes.Replace(text, []byte(setting+name), []byte(setting+filepath.Join(data, name)), 1)
+	}
+	must(t, os.Remove(filepath.Join(data, "state", "provider-keys-1.json")))
+	must(t, os.Chmod(filepath.Join(data, "state"), 0o710))
+	must(t, os.WriteFile(config, text, 0o600))
+	before := ondisk.Contents(t, filepath.Join(data, "log"))
+	changed := filepath.Join(data, "log", "log.pub.pem")
+	when := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	must(t, os.Chtimes(changed, when, when))
+	whole, _ := archive(t, backup.Options{Path: config})
+	restore := func(data []byte) error {
+		r, err := backup.Restore(t.Context(), bytes.NewReader(data),
+			backup.RestoreOptions{Dir: filepath.Join(t.TempDir(), "restored")})
+		if err == nil && (r.Continue || len(r.Unverified) > 0) {
+			t.Errorf("%+v", r)
+		}
+		return err
+	}
+	if err := restore(whole); err == nil || !strings.Contains(err.Error(), "never restored over another one") {
+		t.Errorf("over a log: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(data, "log", "restored.json")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the log that was there is marked: %v", err)
+	}
+	must(t, os.RemoveAll(data))
+	if err := restore(edited(t, whole, func(name string, d []byte) []byte {
+		if strings.HasSuffix(name, "/log/tile/data/000.p/3") {
+			d[200] ^= 1
+		}
+		return d
+	})); err == nil || !strings.Contains(err.Error(), "ct.embedded") {
+		t.Errorf("a damaged log: %v", err)
+	}
+	if _, err := os.Stat(data); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("left: %v", err)
+	}
+	must(t, restore(whole))
+	after := ondisk.Contents(t, filepath.Join(data, "log"))
+	delete(after, filepath.Join(data, "log", "restored.json"))
+	for path, content := range after {
+		if before[path] != content {
+			t.Errorf("%s differs", path)
+		}
+	}
+	if len(after) < 8 { // keys, checkpoint, state, tiles, issuers
+		t.Errorf("restored: %v", after)
+	}
+	if st, err := os.Stat(changed); err != nil || !st.ModTime().Equal(when) {
+		t.Errorf("%v, %v", st, err)
+	}
+	if m := mode(t, filepath.Join(data, "state")); m != 0o710 {
+		t.Errorf("the directory without a file has mode %v", m)
+	}
+	if _, err := embedded.OpenStore(t.Context(), embedded.Config{
+		Dir: filepath.Join(data, "log"), Origin: "ca.example.com/ct",
+	}, tlog.Options{}); err == nil || !strings.Contains(err.Error(), "the log was restored from a backup") {
+		t.Errorf("not marked: %v", err)
+	}
+}
+
+// A log that the configuration names by a path such as ../log is restored only where that path leads to it.
+func TestLogBeside(t *testing.T) {
+	t.Parallel()
+	dir, config := instance(t)
+	beside := filepath.Join(filepath.Dir(dir), "log-beside")
+	must(t, os.Rename(filepath.Join(dir, "log"), beside))
+	text, err := os.ReadFile(config)
+	must(t, err)
+	must(t, os.WriteFile(config, bytes.Replace(text, []byte("dir: log"), []byte("dir: ../log-beside"), 1), 0o600))
+	data, _ := archive(t, backup.Options{Path: config})
+	must(t, os.RemoveAll(beside))
+	if _, err := backup.Restore(t.Context(), bytes.NewReader(data),
+		backup.RestoreOptions{Dir: filepath.Join(t.TempDir(), "restored")}); err == nil ||
+		!strings.Contains(err.Error(), "restore into a directory beside the one that the backup is of, "+dir) {
+		t.Errorf("in another directory: %v", err)
+	}
+	_, err = backup.Restore(t.Context(), bytes.NewReader(data), backup.RestoreOptions{Dir: dir + "-again"})
+	must(t, err)
+}
+
 // edited returns an archive in which files were changed, with matching digests: as somebody would who can write to it.
 func edited(t *testing.T, data []byte, edit func(name string, data []byte) []byte) []byte {
 	t.Helper()

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -88,25 +89,25 @@ func Restore(ctx context.Context, r io.Reader, o RestoreOptions) (_ *Restored, e
 	if err := x.extract(ctx, r); err != nil {
 		return nil, fmt.Errorf("the archive: %w", err)
 	}
-	if err := x.placeElsewhere(); err != nil {
-		return nil, err
-	}
 	out := &Restored{
 		Manifest: x.manifest, Config: filepath.Join(dir, x.manifest.Config), Files: len(x.sums) - x.elsewhere,
 		Elsewhere: x.elsewhere, Continue: x.manifest.Final || o.Unchanged,
 	}
-	if out.Unverified, err = x.verify(ctx); err != nil {
-		return nil, err
-	}
 	for _, l := range x.manifest.Logs {
 		out.Continue = out.Continue && !l.Marked
 	}
-	for _, l := range x.manifest.Logs {
+	for _, l := range x.manifest.Logs { // before they are at their place, where a server could open them
 		if _, there := x.dirs[l.Dir]; there && !out.Continue {
 			if err := tlog.Fence(x.at(l.Dir), tlog.Mark{Copied: x.manifest.Ended}); err != nil {
 				return nil, err
 			}
 		}
+	}
+	if err := x.placeElsewhere(); err != nil {
+		return nil, err
+	}
+	if out.Unverified, err = x.verify(ctx); err != nil {
+		return nil, err
 	}
 	return out, x.commit(dir)
 }
@@ -119,15 +120,19 @@ type reader struct {
 	dirs      map[string]fs.FileMode // of directories, by their names
 	manifest  Manifest
 	elsewhere int      // how many files are not in the directory of the instance
+	placed    bool     // these files are at their place
 	made      []string // files and directories that were made elsewhere, in this order
 }
 
 // elsewhereDir is where files for other directories are, until everything is verified.
 const elsewhereDir = ".elsewhere"
 
-// at returns where an entry of the archive is extracted.
+// at returns where an entry of the archive is now.
 func (x *reader) at(name string) string {
 	if rest, ok := strings.CutPrefix(name, elsewherePrefix); ok {
+		if x.placed {
+			return placeOf(rest)
+		}
 		return filepath.Join(x.staging, elsewhereDir, filepath.FromSlash(rest))
 	}
 	return filepath.Join(x.staging, filepath.FromSlash(strings.TrimPrefix(name+"/", instancePrefix)))
@@ -208,21 +213,37 @@ func (x *reader) write(e entry, content io.Reader) error {
 	if err := os.MkdirAll(filepath.Dir(at), 0o700); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(at, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // the name was checked
+	mode := fs.FileMode(e.Mode).Perm() //nolint:gosec // only these bits
+	sum, err := create(at, original{mode: mode, changed: e.ModTime, content: content})
 	if err != nil {
 		return err
 	}
-	digest := sha256.New()
-	_, err = io.Copy(io.MultiWriter(f, digest), content)
-	mode := fs.FileMode(e.Mode).Perm() //nolint:gosec // only these bits
-	if err = errors.Join(err, f.Chmod(mode), f.Close(), os.Chtimes(at, e.ModTime, e.ModTime)); err != nil {
-		return err
-	}
-	x.sums[e.name] = hex.EncodeToString(digest.Sum(nil))
+	x.sums[e.name] = sum
 	if strings.HasPrefix(e.name, elsewherePrefix) {
 		x.elsewhere++
 	}
 	return nil
+}
+
+// create writes a file, which must not exist, and returns its SHA-256 in hexadecimal. After an error the file does not
+// exist, unless it existed before.
+func create(at string, from original) (sum string, err error) {
+	f, err := os.OpenFile(at, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // the name was checked
+	if err != nil {
+		return "", err
+	}
+	sum, err = digest(io.TeeReader(from.content, f))
+	if err = errors.Join(err, f.Chmod(from.mode), f.Close(), os.Chtimes(at, from.changed, from.changed)); err != nil {
+		return "", errors.Join(err, os.Remove(at))
+	}
+	return sum, nil
+}
+
+// digest returns the SHA-256 of what is read, in hexadecimal.
+func digest(r io.Reader) (string, error) {
+	h := sha256.New()
+	_, err := io.Copy(h, r)
+	return hex.EncodeToString(h.Sum(nil)), err
 }
 
 func (x *reader) readManifest(r io.Reader) error {
@@ -272,47 +293,108 @@ func (x *reader) compare(sums []byte) error {
 	return nil
 }
 
-// placeElsewhere writes the files that are not in the directory of the instance. A file that is there with the same
-// content is left as it is.
+// placeElsewhere gives the files that are not in the directory of the instance their places. A file that is there with
+// the same content is left as it is, except that a log is never written over another one.
 func (x *reader) placeElsewhere() error {
-	var missing []string
-	for name := range x.sums {
-		rest, ok := strings.CutPrefix(name, elsewherePrefix)
-		if !ok {
+	for _, l := range x.manifest.Logs {
+		rest, ok := strings.CutPrefix(l.Dir, elsewherePrefix)
+		if _, there := x.dirs[l.Dir]; !ok || !there {
 			continue
 		}
-		to := string(filepath.Separator) + filepath.FromSlash(rest)
-		have, err := os.ReadFile(to)
+		switch entries, err := os.ReadDir(placeOf(rest)); {
+		case err != nil && !errors.Is(err, fs.ErrNotExist):
+			return err
+		case len(entries) > 0:
+			return fmt.Errorf("%s exists, and a log is never restored over another one: move it away, or restore on "+
+				"another machine", placeOf(rest))
+		}
+	}
+	var dirs, missing []string // below the directory of what is to be placed
+	below := filepath.Join(x.staging, elsewhereDir)
+	err := filepath.WalkDir(below, func(from string, e fs.DirEntry, err error) error {
 		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			missing = append(missing, name)
-		case err != nil:
+		case errors.Is(err, fs.ErrNotExist) && from == below: // every file is in the directory of the instance
+			return nil
+		case err != nil || from == below:
 			return err
-		case sumOf(have) != x.sums[name]:
-			return fmt.Errorf("%s exists and differs from the file in the backup; existing files "+
-				"are never overwritten: "+
-				"move it away, or restore on another machine", to)
 		}
-	}
-	for _, name := range missing {
-		to := string(filepath.Separator) + filepath.FromSlash(strings.TrimPrefix(name, elsewherePrefix))
-		data, err := os.ReadFile(x.at(name))
+		rest, err := filepath.Rel(below, from)
 		if err != nil {
 			return err
 		}
-		st, err := os.Stat(x.at(name))
-		if err != nil {
-			return err
+		if e.IsDir() {
+			if _, known := x.dirs[path.Join(elsewherePrefix, filepath.ToSlash(rest))]; known {
+				dirs = append(dirs, rest)
+			}
+			return nil
 		}
-		if err := x.mkdirElsewhere(filepath.Dir(to)); err != nil {
-			return err
+		same, err := sameContent(from, placeOf(rest))
+		if errors.Is(err, fs.ErrNotExist) {
+			missing = append(missing, rest)
+			return nil
 		}
-		if err := durable.CreateFile(to, data, st.Mode().Perm()); err != nil {
-			return err
+		if err == nil && !same {
+			err = fmt.Errorf("%s exists and differs from the file in the backup; existing files are never "+
+				"overwritten: move it away, or restore on another machine", placeOf(rest))
 		}
-		x.made = append(x.made, to)
+		return err
+	})
+	if err != nil {
+		return err
 	}
-	return os.RemoveAll(filepath.Join(x.staging, elsewhereDir))
+	for _, rest := range dirs {
+		if err := x.mkdirElsewhere(placeOf(rest)); err != nil {
+			return err
+		}
+	}
+	for _, rest := range missing {
+		if err := x.place(filepath.Join(below, rest), placeOf(rest)); err != nil {
+			return err
+		}
+	}
+	x.placed = true
+	return os.RemoveAll(below)
+}
+
+// placeOf returns the path of a file of which the archive has the name rest below elsewhere/.
+func placeOf(rest string) string { return string(filepath.Separator) + filepath.FromSlash(rest) }
+
+// sameContent compares two files. Its error is [fs.ErrNotExist] if b does not exist.
+func sameContent(a, b string) (bool, error) {
+	var sums [2]string
+	for i, name := range []string{a, b} {
+		f, err := os.Open(name) //nolint:gosec // the name was checked
+		if err != nil {
+			return false, err
+		}
+		sum, err := digest(f)
+		if err = errors.Join(err, f.Close()); err != nil {
+			return false, err
+		}
+		sums[i] = sum
+	}
+	return sums[0] == sums[1], nil
+}
+
+// place copies a file to its place elsewhere, which may be on another disk.
+func (x *reader) place(from, to string) error {
+	in, err := os.Open(from) //nolint:gosec // the name was checked
+	if err != nil {
+		return err
+	}
+	defer in.Close() //nolint:errcheck // only read
+	st, err := in.Stat()
+	if err != nil {
+		return err
+	}
+	if err := x.mkdirElsewhere(filepath.Dir(to)); err != nil {
+		return err
+	}
+	if _, err := create(to, original{mode: st.Mode().Perm(), changed: st.ModTime(), content: in}); err != nil {
+		return err
+	}
+	x.made = append(x.made, to)
+	return nil
 }
 
 // mkdirElsewhere makes a directory with its parents, and notes those that it made.
@@ -334,11 +416,6 @@ func (x *reader) mkdirElsewhere(dir string) error {
 	return nil
 }
 
-func sumOf(data []byte) string {
-	sum := sha256.Sum256(data)
-	return hex.EncodeToString(sum[:])
-}
-
 // verify verifies the configuration, the logs and the journal in the staging directory.
 func (x *reader) verify(ctx context.Context) (unverified []string, err error) {
 	x.o.Progress("the configuration")
@@ -350,10 +427,8 @@ func (x *reader) verify(ctx context.Context) (unverified []string, err error) {
 		return nil, errors.New("the configuration in the archive is not the one that manifest.json names")
 	}
 	for _, l := range x.manifest.Logs {
-		for _, s := range l.Shards {
-			if err := x.verifyShard(ctx, l, s); err != nil {
-				return nil, fmt.Errorf("%s, shard %q: %w", l.Setting, s.Name, err)
-			}
+		if err := x.verifyLog(ctx, l, logsOf(cfg)); err != nil {
+			return nil, fmt.Errorf("%s: %w", l.Setting, err)
 		}
 	}
 	if x.manifest.Journal == nil || cfg.Audit == nil || x.manifest.Journal.Seq == 0 {
@@ -394,20 +469,28 @@ func (x *reader) staged(at string) string {
 	return at
 }
 
-// kinds are the kinds of the logs of the settings.
-var kinds = map[string]tlog.Kind{"ct.embedded": tlog.StaticCT, "rekor": tlog.Rekor}
-
-// verifyShard verifies a shard, unless the log was never opened.
-func (x *reader) verifyShard(ctx context.Context, l Log, s tlog.Copied) error {
-	kind, known := kinds[l.Setting]
-	if !known {
+// verifyLog verifies the shards of a log, unless the log was never opened. known are the logs of the configuration.
+func (x *reader) verifyLog(ctx context.Context, l Log, known []logSetting) error {
+	i := slices.IndexFunc(known, func(k logSetting) bool { return k.setting == l.Setting })
+	if i < 0 {
 		return fmt.Errorf("a log of the setting %q is unknown to this version of mayfly", l.Setting)
 	}
 	if _, there := x.dirs[l.Dir]; !there {
 		return nil
 	}
-	x.o.Progress(fmt.Sprintf("%s: %d entries", s.Origin, s.Size))
-	return tlog.Config{Kind: kind, Dir: x.at(l.Dir), Origin: l.Shards[0].Origin}.VerifyCopy(ctx, s)
+	c := known[i].config
+	if at := x.staged(c.Dir); at != x.at(l.Dir) { // a path such as ../log
+		return fmt.Errorf("the configuration would name %s, and the log was in %s: restore into a directory beside "+
+			"the one that the backup is of, %s", at, x.at(l.Dir), x.manifest.Dir)
+	}
+	c.Dir = x.at(l.Dir)
+	for _, s := range l.Shards {
+		x.o.Progress(fmt.Sprintf("%s: %d entries", s.Origin, s.Size))
+		if err := c.VerifyCopy(ctx, s); err != nil {
+			return fmt.Errorf("shard %q: %w", s.Name, err)
+		}
+	}
+	return nil
 }
 
 // commit gives the directories their permissions and moves the staging directory to its place.
