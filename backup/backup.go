@@ -133,6 +133,34 @@ func Write(ctx context.Context, w io.Writer, o Options) (m *Manifest, finish fun
 	return &b.manifest, finish, nil
 }
 
+// Create writes an archive of the instance to a file, which has permissions for its owner alone and appears when it is
+// complete. A file that exists is an error. With [Options.Final], it marks the originals when the archive is durable.
+func Create(ctx context.Context, name string, o Options) (m *Manifest, err error) {
+	if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
+		return nil, errors.Join(err, fmt.Errorf("%s exists, and existing files are never overwritten", name))
+	}
+	temp, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".new-*") // mode 0600
+	if err != nil {
+		return nil, err
+	}
+	m, finish, err := Write(ctx, temp, o)
+	if err == nil {
+		err = temp.Sync()
+	}
+	err = errors.Join(err, temp.Close())
+	if err == nil {
+		err = os.Link(temp.Name(), name) // does not replace a file
+	}
+	err = errors.Join(err, os.Remove(temp.Name()))
+	if err == nil {
+		err = durable.SyncDir(filepath.Dir(name))
+	}
+	if err = errors.Join(err, finish(err == nil)); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
 // writer writes one archive.
 type writer struct {
 	o        Options

@@ -590,6 +590,44 @@ func TestMarked(t *testing.T) {
 	}
 }
 
+// Create writes a complete file for its owner alone, or no file; a file that exists stays as it is.
+func TestCreate(t *testing.T) {
+	t.Parallel()
+	dir, config := instance(t)
+	to := filepath.Join(t.TempDir(), "x.tar")
+	if _, err := backup.Create(t.Context(), to, backup.Options{Path: config + "-wrong"}); err == nil {
+		t.Error("an archive of nothing")
+	}
+	c := embedded.Config{Dir: filepath.Join(dir, "log"), Origin: "ca.example.com/ct"}
+	log, err := embedded.OpenStore(t.Context(), c, tlog.Options{})
+	must(t, err)
+	if _, err := backup.Create(t.Context(), to, backup.Options{Path: config, Final: true}); !errors.Is(err,
+		backup.ErrRunning) {
+		t.Errorf("a running server: %v", err)
+	}
+	must(t, log.Close(t.Context()))
+	if left := ondisk.Contents(t, filepath.Dir(to)); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+	_, err = backup.Create(t.Context(), to, backup.Options{Path: config, Final: true})
+	must(t, err)
+	if _, err := embedded.OpenStore(t.Context(), c, tlog.Options{}); err == nil {
+		t.Error("the original starts after its final archive")
+	}
+	data, err := os.ReadFile(to)
+	must(t, err)
+	if all := names(t, data); all[len(all)-1] != "manifest.json" || mode(t, to) != 0o600 {
+		t.Errorf("%v, mode %v", all, mode(t, to))
+	}
+	if _, err := backup.Create(t.Context(), to, backup.Options{Path: config}); err == nil ||
+		!strings.Contains(err.Error(), "existing files are never overwritten") {
+		t.Errorf("an existing file: %v", err)
+	}
+	if all := ondisk.Contents(t, filepath.Dir(to)); len(all) != 1 || all[to] != string(data) {
+		t.Errorf("%d files", len(all))
+	}
+}
+
 // Without the mark, which only the statement of the operator leaves out, a restored log continues.
 func TestUnchanged(t *testing.T) {
 	t.Parallel()

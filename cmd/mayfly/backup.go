@@ -3,21 +3,14 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
-	"path/filepath"
-	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/mayfly-ca/mayfly/backup"
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/config"
-	"github.com/mayfly-ca/mayfly/internal/durable"
 	"github.com/mayfly-ca/mayfly/internal/human"
-	"github.com/mayfly-ca/mayfly/internal/shell"
 	"github.com/mayfly-ca/mayfly/internal/terminal"
 	"github.com/mayfly-ca/mayfly/internal/version"
 )
@@ -70,11 +63,10 @@ func newBackup() *cobra.Command {
 			if asJSON {
 				return cli.WriteJSON(cmd.OutOrStdout(), m)
 			}
-			out := cmd.OutOrStdout()
 			if to == standardStream {
-				out = cmd.ErrOrStderr()
+				return m.Write(cmd.ErrOrStderr(), "")
 			}
-			return printBackup(out, m, to)
+			return m.Write(cmd.OutOrStdout(), to)
 		}),
 	}
 	fl := cmd.Flags()
@@ -86,75 +78,17 @@ func newBackup() *cobra.Command {
 	return cmd
 }
 
-// writeBackup writes the archive to a file, which appears when it is complete, or to standard output.
-func writeBackup(cmd *cobra.Command, to string, o backup.Options) (m *backup.Manifest, err error) {
-	if to == standardStream {
-		out, ok := terminal.Binary(cmd.OutOrStdout())
-		if !ok {
-			return nil, cli.Usage("--out -: standard output is a terminal, and the archive is not text; write a file")
-		}
-		m, _, err = backup.Write(cmd.Context(), out, o)
-		return m, err
+// writeBackup writes the archive to a file or to standard output.
+func writeBackup(cmd *cobra.Command, to string, o backup.Options) (*backup.Manifest, error) {
+	if to != standardStream {
+		return backup.Create(cmd.Context(), to, o)
 	}
-	if _, err := os.Lstat(to); !errors.Is(err, fs.ErrNotExist) {
-		return nil, errors.Join(err, fmt.Errorf("%s exists, and existing files are never overwritten", to))
+	out, ok := terminal.Binary(cmd.OutOrStdout())
+	if !ok {
+		return nil, cli.Usage("--out -: standard output is a terminal, and the archive is not text; write a file")
 	}
-	temp, err := os.CreateTemp(filepath.Dir(to), "."+filepath.Base(to)+".new-*") // mode 0600
-	if err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, temp.Close(), os.Remove(temp.Name()))
-		}
-	}()
-	m, finish, err := backup.Write(cmd.Context(), temp, o)
-	defer func() { err = errors.Join(err, finish(err == nil)) }()
-	if err == nil {
-		err = temp.Sync()
-	}
-	if err == nil {
-		err = os.Link(temp.Name(), to) // does not replace a file
-	}
-	if err == nil {
-		err = errors.Join(temp.Close(), os.Remove(temp.Name()), durable.SyncDir(filepath.Dir(to)))
-	}
+	m, _, err := backup.Write(cmd.Context(), out, o)
 	return m, err
-}
-
-func printBackup(w io.Writer, m *backup.Manifest, to string) error {
-	st := terminal.StyleFor(w)
-	if err := describeBackup(w, st, m); err != nil {
-		return err
-	}
-	for _, o := range m.Omitted {
-		fmt.Fprintln(w, "not in the archive: "+terminal.Printable(o))
-	}
-	if len(m.Environment) > 0 {
-		fmt.Fprintln(w, "The secrets in these environment variables are not in the archive: "+
-			strings.Join(m.Environment, ", ")+".")
-	}
-	if to == standardStream {
-		return nil
-	}
-	return terminal.Flow(w, st,
-		"The archive has private keys: keep it where only you can read it. Try it: mayfly restore "+
-			"--from "+shell.Quote(to)+" --to DIR")
-}
-
-// describeBackup prints what an archive has.
-func describeBackup(w io.Writer, st terminal.Style, m *backup.Manifest) error {
-	var t terminal.Table
-	for _, l := range m.Logs {
-		for _, s := range l.Shards {
-			t.Add(l.Setting, fmt.Sprintf("%s, %s", s.Origin, human.Count(int(s.Size), "entry"))) //nolint:gosec // it fits
-		}
-	}
-	if m.Journal != nil {
-		t.Add("journal", fmt.Sprintf("up to record %d", m.Journal.Seq))
-	}
-	t.Add("written", m.Begun.Format(time.RFC3339)+" to "+m.Ended.Format(time.RFC3339))
-	return t.Write(w, st)
 }
 
 func newRestore() *cobra.Command {
@@ -200,7 +134,7 @@ func newRestore() *cobra.Command {
 			if asJSON {
 				return cli.WriteJSON(cmd.OutOrStdout(), r)
 			}
-			return printRestored(cmd.OutOrStdout(), r)
+			return r.Write(cmd.OutOrStdout())
 		}),
 	}
 	fl := cmd.Flags()
@@ -211,32 +145,4 @@ func newRestore() *cobra.Command {
 			"sign a second history")
 	fl.BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
-}
-
-func printRestored(w io.Writer, r *backup.Restored) error {
-	st := terminal.StyleFor(w)
-	m := &r.Manifest
-	if err := describeBackup(w, st, m); err != nil {
-		return err
-	}
-	for _, u := range r.Unverified {
-		fmt.Fprintln(w, st.Yellow("not verified: "+terminal.Printable(u)))
-	}
-	fmt.Fprintf(w, "%s restored and verified.\n", human.Count(r.Files+r.Elsewhere, "file"))
-	if len(m.Environment) > 0 {
-		fmt.Fprintln(w, "Set these environment variables, which have secrets: "+strings.Join(m.Environment, ", ")+".")
-	}
-	config := shell.Quote(r.Config)
-	if !r.Continue && len(m.Logs) > 0 {
-		if err := terminal.Flow(w, st,
-			"The server may have signed more after the backup, so its logs do not continue. "+
-				"Close them, make logs with new keys, and give verifiers the new trusted root:"); err != nil {
-			return err
-		}
-		fmt.Fprintf(w,
-			"mayfly log rotate --config %s --restored --yes\nmayfly trust export --config %s --url %s --out trust\n",
-			config, config, "URL")
-	}
-	_, err := fmt.Fprintf(w, "mayfly doctor --config %s\nmayfly serve --config %s\n", config, config)
-	return err
 }
