@@ -29,6 +29,9 @@ type arrival struct {
 	abort  func()           // ends a stream of native gRPC; nil for HTTP, whose server has deadlines
 	at     time.Time        // when its header had arrived; zero if requests are not traced
 
+	service *Service     // of a request over REST; nil: the CA
+	handler http.Handler // of service
+
 	receiving bool // the request is counted among those that are being received
 	limited   bool // the request is counted by limits.source
 	working   bool // the request is counted among those of its connection that the server works on

@@ -64,25 +64,24 @@ const unreceived = "unreceived"
 // are received at once.
 func (s *Server) admitting(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		method := ""
-		service, other := s.services.of(r)
-		switch {
+		method, service := "", ""
+		switch v := arrivalIn(r.Context()); {
 		case r.Method != http.MethodPost:
-		case other:
-			method = service.Name
+		case v.service != nil:
+			method, service = v.service.Name, v.service.Name
 		case strings.HasSuffix(r.URL.Path, "/v2/signingCert"):
 			method = "CreateSigningCertificate"
 		case strings.HasSuffix(r.URL.Path, "/v1/signingCert"):
 			method = "v1.CreateSigningCertificate"
 		}
 		if method != "" {
-			err := s.limitSource(r.Context(), service.Name)
+			err := s.limitSource(r.Context(), service)
 			if err == nil {
 				err = s.admission.Precheck(r.Context())
 			}
 			if err != nil {
 				s.writeRefused(w, r, refusal{
-					method: method, service: service.Name, transport: "rest",
+					method: method, service: service, transport: "rest",
 					id: w.Header().Get(requestIDKey), err: err,
 				})
 				return

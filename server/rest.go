@@ -87,25 +87,26 @@ func (s *Server) rest() (http.Handler, error) {
 			"Mayfly-Config-Generation", "Mayfly-Config-Digest",
 		},
 	})
-	all := s.bounded(allow.Handler(s.admitting(s.services.before(s.withLegacy(gateway)))))
+	all := s.bounded(allow.Handler(s.admitting(dispatched(s.withLegacy(gateway)))))
 	if s.fulcio != nil {
 		all = s.fulcio.counted(all)
 	}
 	return all, nil
 }
 
-// bounded sets the id of a request and limits the size of its body.
+// bounded sets the id of a request, finds its service, and limits the size of its body.
 func (s *Server) bounded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := saneID(r.Header.Get(requestIDKey))
 		r.Header.Set(requestIDKey, id)
 		w.Header().Set(requestIDKey, id)
+		ctx := &arrivalContext{Context: r.Context(), arrival: s.httpArrival(r)}
+		ctx.arrival.service, ctx.arrival.handler = s.services.of(r)
 		limit := s.limits.Body
-		if service, other := s.services.of(r); other && service.Body > 0 {
+		if service := ctx.arrival.service; service != nil && service.Body > 0 {
 			limit = service.Body
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, limit)
-		ctx := &arrivalContext{Context: r.Context(), arrival: s.httpArrival(r)}
 		s.retire(w, r, ctx.arrival.conn)
 		defer s.end(&ctx.arrival)
 		if r.ContentLength == 0 {

@@ -27,32 +27,37 @@ type Service struct {
 // services finds the service of a request by its path.
 type services struct {
 	mux    *http.ServeMux
-	byPath map[string]Service
+	byPath map[string]*Service
 }
 
 func newServices(all []Service) services {
-	s := services{http.NewServeMux(), map[string]Service{}}
-	for _, one := range all {
-		for _, path := range one.Paths {
-			s.mux.Handle(path, one.Handler)
-			s.byPath[path] = one
+	s := services{http.NewServeMux(), map[string]*Service{}}
+	// The other paths are those of the CA. A mux that finds no pattern would look for patterns with other methods.
+	s.mux.Handle("/", http.NotFoundHandler())
+	for i := range all {
+		for _, path := range all[i].Paths {
+			s.mux.Handle(path, all[i].Handler)
+			s.byPath[path] = &all[i]
 		}
 	}
 	return s
 }
 
-// of returns the service of a request; false: the request is for the CA.
-func (s services) of(r *http.Request) (Service, bool) {
-	_, path := s.mux.Handler(r)
-	one, found := s.byPath[path]
-	return one, found
+// of returns the service of a request, and what answers the request: the handler of the service, or a redirect to the
+// right form of the path. Both are nil if the request is for the CA.
+func (s services) of(r *http.Request) (*Service, http.Handler) {
+	h, path := s.mux.Handler(r)
+	if one := s.byPath[path]; one != nil {
+		return one, h
+	}
+	return nil, nil
 }
 
-// before returns a handler that gives the requests of services to their handlers, and the others to next.
-func (s services) before(next http.Handler) http.Handler {
+// dispatched returns a handler that gives the requests of services to their handlers, and the others to next.
+func dispatched(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if h, path := s.mux.Handler(r); path != "" {
-			h.ServeHTTP(w, r.WithContext(metadata.NewIncomingContext(r.Context(), described(r.Header))))
+		if v := arrivalIn(r.Context()); v.service != nil {
+			v.handler.ServeHTTP(w, r.WithContext(metadata.NewIncomingContext(r.Context(), described(r.Header))))
 			return
 		}
 		next.ServeHTTP(w, r)
