@@ -110,24 +110,22 @@ func (s *snapshot) mldsaChecks() []server.Check {
 		h := s.mldsa.Health()
 		return server.Health{OK: h.OK, Advisory: true, Warning: h.Warning, Cause: h.Cause}
 	}}}
-	if key := s.files.mldsa; key.Remote() {
-		out = append(out, server.Check{Name: "signer " + mldsaName, Ask: func() server.Health {
-			if err := key.Usable(context.Background()); err != nil {
-				return server.Health{Advisory: true, Cause: err.Error()}
-			}
-			return server.Health{OK: true, Advisory: true}
-		}})
-	}
-	return out
+	return append(out, signerChecks("signer "+mldsaName, s.files.mldsa, true)...)
 }
 
 // mldsaCollectors returns the metrics of the second authority: those of the first, with a label.
-func (s *snapshot) mldsaCollectors() (out []prometheus.Collector) {
+func (s *snapshot) mldsaCollectors() []prometheus.Collector {
 	if s.mldsa == nil {
 		return nil
 	}
-	for _, c := range append(s.mldsa.Collectors(), s.files.mldsa.Collectors...) {
-		out = append(out, prometheus.WrapCollectorWith(prometheus.Labels{"chain": mldsaName}, c))
+	return labelled(mldsaName, append(s.mldsa.Collectors(), s.files.mldsa.Collectors...))
+}
+
+// labelled returns metrics with a label that says which key they are of. The metrics of the CA's key have none.
+func labelled(key string, all []prometheus.Collector) []prometheus.Collector {
+	out := make([]prometheus.Collector, len(all))
+	for i, c := range all {
+		out[i] = prometheus.WrapCollectorWith(prometheus.Labels{"chain": key}, c)
 	}
 	return out
 }

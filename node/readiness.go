@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/mayfly-ca/mayfly/ca/signer"
 	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/internal/version"
 	"github.com/mayfly-ca/mayfly/server"
@@ -57,14 +58,7 @@ func (s *snapshot) checks() []server.Check {
 			},
 		})
 	}
-	if key := s.files.key; key.Remote() {
-		out = append(out, server.Check{Name: "signer", Ask: func() server.Health {
-			if err := key.Usable(context.Background()); err != nil {
-				return server.Health{Cause: err.Error()}
-			}
-			return server.Health{OK: true}
-		}})
-	}
+	out = append(out, signerChecks("signer", s.files.key, false)...)
 	out = append(out, s.mldsaChecks()...)
 	if s.embedded != nil {
 		out = append(out, s.shardChecks()...)
@@ -73,6 +67,19 @@ func (s *snapshot) checks() []server.Check {
 		out = append(out, server.Check{Name: "logs", All: s.remoteLogs})
 	}
 	return append(out, server.Check{Name: "issuers", All: s.allIssuers})
+}
+
+// signerChecks returns the check of a key outside this process; none for another key.
+func signerChecks(name string, key *signer.Key, advisory bool) []server.Check {
+	if !key.Remote() {
+		return nil
+	}
+	return []server.Check{{Name: name, Ask: func() server.Health {
+		if err := key.Usable(context.Background()); err != nil {
+			return server.Health{Advisory: advisory, Cause: err.Error()}
+		}
+		return server.Health{OK: true, Advisory: advisory}
+	}}}
 }
 
 // remoteLogs returns the health of each log that is not a shard of the embedded log.

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -286,8 +287,12 @@ func (n *Node) logCollectors(s *snapshot) (out []prometheus.Collector) {
 		return out
 	}
 	out = append(out, n.rekor.write.Collectors()...)
-	for _, key := range n.rekor.keys {
-		out = append(out, key.Collectors...)
+	for i, key := range n.rekor.keys {
+		name := "rekor"
+		if i > 0 {
+			name += "-" + strconv.Itoa(i)
+		}
+		out = append(out, labelled(name, key.Metrics())...)
 	}
 	return out
 }

@@ -105,15 +105,7 @@ func (n *Node) tsaChecks() []server.Check {
 		}
 		return server.Health{OK: true, Advisory: true, Warning: n.stamper.authority.Warning()}
 	}}}
-	if key := n.stamper.key; key.Remote() {
-		out = append(out, server.Check{Name: "signer " + tsaName, Ask: func() server.Health {
-			if err := key.Usable(context.Background()); err != nil {
-				return server.Health{Advisory: true, Cause: err.Error()}
-			}
-			return server.Health{OK: true, Advisory: true}
-		}})
-	}
-	return out
+	return append(out, signerChecks("signer "+tsaName, n.stamper.key, true)...)
 }
 
 // tsaCollectors returns the metrics of the timestamp authority, and those of its key with a label.
@@ -121,15 +113,7 @@ func (n *Node) tsaCollectors() []prometheus.Collector {
 	if n.stamper == nil {
 		return nil
 	}
-	out := n.stamper.authority.Collectors()
-	of := n.stamper.key.Collectors
-	if s, ok := n.stamper.key.Signer.(interface{ Collectors() []prometheus.Collector }); ok {
-		of = append(s.Collectors(), of...)
-	}
-	for _, c := range of {
-		out = append(out, prometheus.WrapCollectorWith(prometheus.Labels{"chain": tsaName}, c))
-	}
-	return out
+	return append(n.stamper.authority.Collectors(), labelled(tsaName, n.stamper.key.Metrics())...)
 }
 
 // readStampChains reads the chains of the timestamp authority and of the former ones. Its errors are settings.

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// F4: the service of a request is that of its path; every other path is one of the CA, whatever its form.
+// The service of a request is that of its path; every other path is one of the CA, whatever its form.
 func TestServiceOf(t *testing.T) {
 	t.Parallel()
 	answer := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })

@@ -111,6 +111,14 @@ const (
 // Remote reports whether the key is outside this process, so that [Key.Usable] can fail.
 func (k *Key) Remote() bool { return k.Probe != nil }
 
+// Metrics returns the metrics of the calls of the key and of Open.
+func (k *Key) Metrics() []prometheus.Collector {
+	if s, ok := k.Signer.(*remote.Signer); ok {
+		return append(s.Collectors(), k.Collectors...)
+	}
+	return k.Collectors
+}
+
 // Usable returns the result of a probe that is at most ten seconds old. Readiness uses it.
 func (k *Key) Usable(ctx context.Context) error {
 	if !k.Remote() {
