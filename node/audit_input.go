@@ -19,7 +19,6 @@ import (
 	"github.com/mayfly-ca/mayfly/loglist"
 	"github.com/mayfly-ca/mayfly/monitor"
 	"github.com/mayfly-ca/mayfly/reconcile"
-	"github.com/mayfly-ca/mayfly/tlog"
 )
 
 // AuditInput returns the input of [reconcile.Run] for a configuration file and the journals of other instances: the
@@ -109,37 +108,16 @@ func auditedLogs(cfg *config.Config) (out []reconcile.Log, err error) {
 		}
 		out = append(out, reconcile.Log{Log: log, MergeDelay: l.MergeDelay()})
 	}
-	for _, own := range ownLogs(cfg) {
-		shards, err := own.Shards()
+	for _, own := range processLogs(cfg) {
+		shards, err := own.monitors()
 		if err != nil {
-			return nil, fault.Under(err, own.at...)
+			return nil, err
 		}
-		for _, s := range shards {
-			log, err := own.Reader(s)
-			if err != nil {
-				return nil, fault.Under(err, own.at...)
-			}
+		for _, log := range shards {
 			out = append(out, reconcile.Log{Log: log, MergeDelay: embeddedMergeDelay})
 		}
 	}
 	return out, nil
-}
-
-// ownLog is a log in the CA's own process, and the place of its settings.
-type ownLog struct {
-	tlog.Config
-	at []string
-}
-
-// ownLogs returns the logs of a configuration that are in the CA's own process.
-func ownLogs(cfg *config.Config) (out []ownLog) {
-	if cfg.CT.Embedded != nil {
-		out = append(out, ownLog{cfg.CT.Embedded.Log(), []string{"ct", "embedded"}})
-	}
-	if cfg.Rekor != nil {
-		out = append(out, ownLog{cfg.RekorLog(), []string{"rekor"}})
-	}
-	return out
 }
 
 // monitorOptions returns how a log is read: with the TLS settings and the proxy of submissions.

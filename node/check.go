@@ -68,11 +68,8 @@ func (f *loadedFiles) askLogs(ctx context.Context, cfg *config.Config) []Reporte
 
 // ownHeads reads the heads of the logs in this process: of the embedded log, and of the log of signatures.
 func ownHeads(ctx context.Context, cfg *config.Config) (out []ReportedLog) {
-	if cfg.CT.Embedded != nil {
-		out = append(out, shardHeads(ctx, cfg.CT.Embedded.Log())...)
-	}
-	if cfg.Rekor != nil {
-		out = append(out, shardHeads(ctx, cfg.RekorLog())...)
+	for _, own := range processLogs(cfg) {
+		out = append(out, shardHeads(ctx, own.Config)...)
 	}
 	return out
 }

@@ -14,20 +14,16 @@ import (
 
 // FindSources returns the logs of a configuration that are in the CA's own process, for an index of them.
 func FindSources(cfg *config.Config) (out []find.Source, err error) {
-	for _, own := range ownLogs(cfg) {
-		shards, err := own.Shards()
+	for _, own := range processLogs(cfg) {
+		kind := find.Certificates
+		if own.Config.Kind == tlog.Rekor {
+			kind = find.Signatures
+		}
+		shards, err := own.monitors()
 		if err != nil {
 			return nil, err
 		}
-		kind := find.Certificates
-		if own.Kind == tlog.Rekor {
-			kind = find.Signatures
-		}
-		for _, s := range shards {
-			log, err := own.Reader(s)
-			if err != nil {
-				return nil, err
-			}
+		for _, log := range shards {
 			out = append(out, find.Source{Log: log, Kind: kind})
 		}
 	}
@@ -55,8 +51,8 @@ func (n *Node) findSources() func() ([]find.Source, error) {
 			return nil, nil // the logs are not open yet
 		}
 		var shards []tlog.Shard
-		for _, own := range ownLogs(n.started) {
-			some, err := own.Shards()
+		for _, own := range processLogs(n.started) {
+			some, err := own.Config.Shards()
 			if err != nil {
 				return nil, err
 			}

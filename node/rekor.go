@@ -155,7 +155,7 @@ func (r *rekorLog) open(ctx context.Context) (err error) {
 	return nil
 }
 
-// openRekorKeys opens the configured keys. Its errors are settings.
+// openRekorKeys opens the keys of the log of signatures that are configured. log is optional. Its errors are settings.
 func openRekorKeys(ctx context.Context, log *slog.Logger, cfg *config.Config) (keys []*signer.Key, err error) {
 	defer func() {
 		if err != nil {
@@ -200,7 +200,7 @@ func rekorConfig(cfg *config.Config, keys []*signer.Key) tlog.Config {
 // RekorLog opens the configured keys of the log of signatures, and returns the configuration of the log with them, for
 // a command that makes shards. Its errors are settings.
 func RekorLog(ctx context.Context, cfg *config.Config) (c tlog.Config, closeAll func() error, err error) {
-	keys, err := openRekorKeys(ctx, slog.New(slog.DiscardHandler), cfg)
+	keys, err := openRekorKeys(ctx, nil, cfg)
 	if err != nil {
 		return c, nil, err
 	}

@@ -30,9 +30,6 @@ const (
 	tufPoll  = 2 * time.Second
 )
 
-// shardsFile is the name of the file, in the directory of a log, that lists its shards.
-const shardsFile = "shards.json"
-
 // tufPath is the path at which the repository is served.
 const tufPath = "/tuf/"
 
@@ -118,11 +115,8 @@ func tufStamp(cfg *config.Config) string {
 		filepath.Join(dir, trust.ResponseName), filepath.Join(dir, "repository", "timestamp.json"),
 		filepath.Join(dir, "keys", "published", "timestamp.json"),
 	}
-	if e := cfg.CT.Embedded; e != nil {
-		names = append(names, filepath.Join(e.Dir, shardsFile))
-	}
-	if r := cfg.Rekor; r != nil {
-		names = append(names, filepath.Join(r.Dir, shardsFile))
+	for _, own := range processLogs(cfg) {
+		names = append(names, own.Config.ShardsFile())
 	}
 	var b strings.Builder
 	for _, name := range names {

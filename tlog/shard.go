@@ -89,6 +89,9 @@ func (c Config) ShardDir(s Shard) string {
 	return filepath.Join(c.Dir, shardsDir, s.Name)
 }
 
+// ShardsFile returns the path of the list of shards, which is written when a shard is added.
+func (c Config) ShardsFile() string { return filepath.Join(c.Dir, stateFile) }
+
 // PublicKeyFile returns the path of the shard's public key, in PEM.
 func (c Config) PublicKeyFile(s Shard) string { return filepath.Join(c.ShardDir(s), publicFile) }
 
@@ -120,7 +123,7 @@ type state struct {
 // Shards returns the shards of the log in c.Dir, oldest first. A log that was never rotated has one shard with an
 // unlimited window; a shard that was never opened has no LogID yet.
 func (c Config) Shards() ([]Shard, error) {
-	data, err := os.ReadFile(filepath.Join(c.Dir, stateFile))
+	data, err := os.ReadFile(c.ShardsFile())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -133,7 +136,7 @@ func (c Config) parseState(data []byte) ([]Shard, error) {
 	if data == nil {
 		return []Shard{{Kind: c.Kind, Origin: c.Origin}}, nil
 	}
-	path := filepath.Join(c.Dir, stateFile)
+	path := c.ShardsFile()
 	var s state
 	if err := json.Unmarshal(data, &s); err != nil {
 		return nil, fault.Cure(fmt.Errorf("%s: %w", path, err), "restore it")
@@ -173,7 +176,7 @@ func (c Config) save(shards []Shard) error {
 	if err != nil {
 		return err
 	}
-	return durable.WriteFile(filepath.Join(c.Dir, stateFile), append(data, '\n'), 0o644)
+	return durable.WriteFile(c.ShardsFile(), append(data, '\n'), 0o644)
 }
 
 // checkOwner returns an error for root in a directory of another user: the CA could not read the keys that root makes.
