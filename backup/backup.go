@@ -341,7 +341,7 @@ func (b *writer) tree(ctx context.Context, dir string, state bool) error {
 		}
 		if !slices.EqualFunc(before, after, found.same) {
 			if attempt == treeAttempts {
-				return fmt.Errorf("%s changes all the time, so that its files do not belong together", dir)
+				return fmt.Errorf("%s changes all the time, so no consistent copy of its files can be made", dir)
 			}
 			continue
 		}

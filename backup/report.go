@@ -29,7 +29,7 @@ func (m *Manifest) Write(w io.Writer, file string) error {
 		return nil
 	}
 	return terminal.Flow(w, st,
-		"The archive has private keys: keep it where only you can read it. Try it: mayfly restore --from "+
+		"The archive contains private keys: keep it where only you can read it. Try a restore: mayfly restore --from "+
 			shell.Quote(file)+" --to DIR")
 }
 

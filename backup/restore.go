@@ -178,7 +178,7 @@ func (x *reader) extract(ctx context.Context, r io.Reader) error {
 		switch {
 		case errors.Is(err, io.EOF):
 			if !complete {
-				return errors.New("it ends too early: manifest.json, its last entry, is missing")
+				return errors.New("the archive ends too early: manifest.json, the last entry, is missing")
 			}
 			return x.compare(sums)
 		case err != nil:
@@ -207,7 +207,7 @@ func (x *reader) extract(ctx context.Context, r io.Reader) error {
 // write writes one file.
 func (x *reader) write(e entry, content io.Reader) error {
 	if _, twice := x.sums[e.name]; twice {
-		return errors.New("it is in the archive twice")
+		return errors.New("the file is in the archive twice")
 	}
 	at := x.at(e.name)
 	if err := os.MkdirAll(filepath.Dir(at), 0o700); err != nil {

@@ -113,7 +113,7 @@ func (c *Config) warnRekor() *fault.Setting {
 	u, err := url.Parse(c.PublicURL())
 	if origin := c.RekorLog().Origin; err == nil && !strings.EqualFold(u.Hostname(), origin) {
 		return fault.BadSetting("clients compute the name of the log from the URL, and "+strconv.Quote(u.Hostname())+
-			" is not "+strconv.Quote(origin)+": they refuse every entry",
+			" is not "+strconv.Quote(origin)+": clients would refuse every entry",
 			"write the host name of the URL that clients use",
 			"rekor", "origin")
 	}

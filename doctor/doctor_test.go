@@ -256,12 +256,14 @@ var brokenSetups = []struct {
 	{name: "every user can write to the directory of the journal", do: func(l *lab) {
 		l.must(os.Chmod(filepath.Join(l.dir, "audit"), 0o703))
 	}, row: "permissions", cause: "audit (mode 0703)", fix: "chmod o-w"},
-	{name: "every user can write to the directory of the log of signatures", do: func(l *lab) {
-		l.must(os.Mkdir(filepath.Join(l.dir, "rekor"), 0o700))
-		l.must(os.Chmod(filepath.Join(l.dir, "rekor"), 0o703))
-		l.text += "rekor: {dir: rekor, origin: 127.0.0.1}\n"
-	}, row: "permissions", cause: "rekor (mode 0703)", fix: "chmod o-w",
-		also: []string{"log of signatures", "log rekor"}}, // it has no entries yet
+	{
+		name: "every user can write to the directory of the log of signatures", do: func(l *lab) {
+			l.must(os.Mkdir(filepath.Join(l.dir, "rekor"), 0o700))
+			l.must(os.Chmod(filepath.Join(l.dir, "rekor"), 0o703))
+			l.text += "rekor: {dir: rekor, origin: 127.0.0.1}\n"
+		}, row: "permissions", cause: "rekor (mode 0703)", fix: "chmod o-w",
+		also: []string{"log of signatures", "log rekor"},
+	}, // it has no entries yet
 	{name: "every user can write to the directory of the index", do: func(l *lab) {
 		l.must(os.Mkdir(filepath.Join(l.dir, "index"), 0o700))
 		l.must(os.Chmod(filepath.Join(l.dir, "index"), 0o703))

@@ -54,7 +54,7 @@ func (e *exam) timestamps(ctx context.Context) []Row {
 			rows = append(rows, warning("time server "+one.Server, one.Err.Error(),
 				"check its name, and that UDP to its port is allowed"))
 		case !one.Agrees:
-			rows = append(rows, warning("time server "+one.Server, "its clock differs from this machine's by "+
+			rows = append(rows, warning("time server "+one.Server, "the server's clock differs from this machine's by "+
 				one.Offset.Round(time.Millisecond).String(),
 				"correct the clock that is wrong, or raise tsa.clock.max_offset"))
 		default:

@@ -328,7 +328,7 @@ func (x *Index) log(s Source) (*indexed, error) {
 		}
 		n, err := logs.NextSequence()
 		if err != nil || n > 1<<16-1 {
-			return errors.Join(err, errors.New("the index has too many logs; remove its directory"))
+			return errors.Join(err, errors.New("the index has too many logs; remove the directory of the index"))
 		}
 		one.saved.Number = uint16(n)
 		return putLog(logs, id, one.saved)
@@ -337,7 +337,8 @@ func (x *Index) log(s Source) (*indexed, error) {
 		return nil, fmt.Errorf("log %s: %w", s.Name(), err)
 	}
 	if one.saved.Kind != s.Kind {
-		return nil, fmt.Errorf("log %s: the index has %s of it; remove its directory", s.Name(), one.saved.Kind)
+		return nil, fmt.Errorf("log %s: in the index, this is a log of %s; remove the directory of the index",
+			s.Name(), one.saved.Kind)
 	}
 	one.saved.Name = s.Name()
 	o := monitor.FollowerOptions{State: one.saved.State, Step: x.o.Step}
@@ -415,7 +416,7 @@ func (x *Index) look(q Query, from cursor, limit int) (out []found, err error) {
 				return nil
 			}
 			if len(v) != sha256.Size {
-				return errors.New("the index is damaged; remove its directory")
+				return errors.New("the index is damaged; remove the directory of the index")
 			}
 			out = append(out, found{
 				binary.BigEndian.Uint16(k[len(key):]), binary.BigEndian.Uint64(k[len(key)+2:]), [32]byte(v),

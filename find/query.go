@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math/big"
 	"net/url"
 	"slices"
 	"strconv"
@@ -134,13 +135,11 @@ func ParseSerial(text string) ([]byte, error) {
 	if err != nil || len(raw) == 0 {
 		return nil, errors.New("the serial number is not hexadecimal")
 	}
-	for len(raw) > serialSize && raw[0] == 0 { // the sign of a DER INTEGER
-		raw = raw[1:]
-	}
-	if len(raw) > serialSize {
+	n := new(big.Int).SetBytes(raw) // without zeros at the front, such as the sign of a DER INTEGER
+	if n.BitLen() > 8*serialSize {
 		return nil, fmt.Errorf("the serial number has more than %d bytes", serialSize)
 	}
-	return append(make([]byte, serialSize-len(raw), serialSize), raw...), nil
+	return serialBytes(n), nil
 }
 
 // ParseQuery reads a query from the parameters digest, identity, issuer, serial, limit and after. Its errors are
@@ -204,7 +203,7 @@ func (q Query) Check() error {
 	case n != 1:
 		return errors.New("write one of digest, identity and serial")
 	case q.Issuer != "" && q.Identity == "":
-		return errors.New("issuer is for a search by identity")
+		return errors.New("issuer is allowed only with identity")
 	case len(q.Identity) > maxName || len(q.Issuer) > maxName:
 		return fmt.Errorf("identity or issuer has more than %d bytes", maxName)
 	}

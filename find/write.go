@@ -14,10 +14,8 @@ import (
 func (a *Answer) Write(w io.Writer) error {
 	st := terminal.StyleFor(w)
 	if len(a.Entries) == 0 {
-		if _, err := fmt.Fprintf(w, "No entry in %s.\n", a.logs()); err != nil {
-			return err
-		}
-		return nil
+		_, err := fmt.Fprintf(w, "No entry in %s.\n", a.logs())
+		return err
 	}
 	g := terminal.Grid{
 		Head:  []string{"WHAT", "IDENTITY", "TIME", "SIGNED", "SERIAL", "ENTRY", "ISSUER"},
@@ -29,14 +27,13 @@ func (a *Answer) Write(w io.Writer) error {
 		if e.Kind == Signatures {
 			what = "signature"
 		}
-		at := fmt.Sprintf("%s %d", e.Log, e.Index)
+		at := fmt.Sprintf("%s %d", terminal.Printable(e.Log), e.Index)
 		for _, c := range e.Certificates {
-			g.Add(what, strings.Join(c.Identities, ", "), e.time(c).Format(time.DateTime),
-				orDash(e.Digest), c.Serial, at,
-				orDash(c.Issuer))
+			g.Add(what, terminal.Printable(strings.Join(c.Identities, ", ")), e.time(c).Format(time.DateTime),
+				terminal.OrDash(e.Digest), terminal.OrDash(c.Serial), at, terminal.OrDash(c.Issuer))
 		}
 		for _, key := range e.Keys {
-			g.Add(what, "key "+key, "-", orDash(e.Digest), "-", at, "-")
+			g.Add(what, "key "+terminal.Printable(key), "-", terminal.OrDash(e.Digest), "-", at, "-")
 		}
 	}
 	if err := g.Write(w, st); err != nil {
@@ -44,7 +41,7 @@ func (a *Answer) Write(w io.Writer) error {
 	}
 	text := human.Count(len(a.Entries), "entry") + " in " + a.logs()
 	if a.Next != "" {
-		text += "; more with --after " + a.Next
+		text += "; more with --after " + terminal.Printable(a.Next)
 	}
 	_, err := fmt.Fprintln(w, st.Dim(text+"."))
 	return err
@@ -62,17 +59,10 @@ func (e *Entry) time(c Certificate) time.Time {
 func (a *Answer) logs() string {
 	var out []string
 	for _, l := range a.Logs {
-		out = append(out, fmt.Sprintf("%s (%s)", l.Name, human.Count(int(l.Size), "entry"))) //nolint:gosec // for people
+		out = append(out, fmt.Sprintf("%s (%s)", terminal.Printable(l.Name), human.Count(int(l.Size), "entry"))) //nolint:gosec // for people
 	}
 	if out == nil {
 		return "no log"
 	}
 	return strings.Join(out, ", ")
-}
-
-func orDash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
 }

@@ -120,7 +120,7 @@ func Trial(ctx context.Context, path string, logger *slog.Logger) (run *canary.R
 		return nil, err
 	}
 	registry := newRegistry()
-	if err := n.newServer(registry, &lateHandlers{}); err != nil {
+	if err := n.newServer(registry); err != nil {
 		return nil, errors.Join(err, n.files.close())
 	}
 	if err := n.openJournal(registry); err != nil {

@@ -75,17 +75,17 @@ func logListeners(log *slog.Logger, l server.Listeners) {
 }
 
 // newServer creates the server, which answers requests with status 503 until the first snapshot is installed.
-func (n *Node) newServer(registry *prometheus.Registry, late *lateHandlers) (err error) {
+func (n *Node) newServer(registry *prometheus.Registry) (err error) {
 	cfg := n.started
 	services := []server.Service{{Name: "tuf", Paths: []string{tufPath}, Handler: n.tufHandler()}}
 	if cfg.CT.Embedded != nil {
 		services = append(services, server.Service{
-			Name: "ct", Paths: []string{"/ct/"}, Handler: http.StripPrefix("/ct", &late.ct),
+			Name: "ct", Paths: []string{"/ct/"}, Handler: http.StripPrefix("/ct", &n.ctHandler),
 		})
 	}
 	if cfg.TSA != nil {
 		services = append(services, server.Service{
-			Name: tsaName, Paths: []string{tsa.Path, tsa.ChainPath}, Handler: &late.tsa,
+			Name: tsaName, Paths: []string{tsa.Path, tsa.ChainPath}, Handler: &n.tsaHandler,
 		})
 	}
 	services = append(services, n.findService()...)
@@ -119,10 +119,7 @@ func (n *Node) newServer(registry *prometheus.Registry, late *lateHandlers) (err
 	return nil
 }
 
-// lateHandlers are the handlers of services that are opened after the server.
-type lateHandlers struct{ ct, tsa lateHandler }
-
-// lateHandler answers with status 503 until its service is open.
+// lateHandler is the handler of a service that is opened after the server. It answers with status 503 until then.
 type lateHandler struct{ current atomic.Pointer[http.Handler] }
 
 func (h *lateHandler) set(to http.Handler) { h.current.Store(&to) }
@@ -133,5 +130,5 @@ func (h *lateHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Retry-After", "1")
-	http.Error(w, "the service is being opened", http.StatusServiceUnavailable)
+	http.Error(w, "the service is starting", http.StatusServiceUnavailable)
 }

@@ -88,6 +88,8 @@ type Node struct {
 	requests      *requests                      // of the conductor
 	tracer        *tracing.Tracer                // nil: nothing is traced
 	tuf           *tufKeeper
+
+	ctHandler, tsaHandler lateHandler // of the embedded log and of the timestamp authority
 }
 
 // Build loads the configuration and all that it names, proves with a trial that the CA can issue, and opens the
@@ -168,8 +170,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, n.find.Close()) }()
 	registry := newRegistry()
-	late := &lateHandlers{}
-	if err := n.newServer(registry, late); err != nil {
+	if err := n.newServer(registry); err != nil {
 		return err
 	}
 	if err := n.openJournal(registry); err != nil {
@@ -207,10 +208,10 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	first.warnings = n.warnings
 	defer func() { err = errors.Join(err, n.current.Load().close()) }()
 	if first.embedded != nil {
-		late.ct.set(first.embedded.Handler())
+		n.ctHandler.set(first.embedded.Handler())
 	}
 	defer func() { err = errors.Join(err, n.stamper.close()) }()
-	if err := n.openTSA(ctx, &late.tsa); err != nil {
+	if err := n.openTSA(ctx); err != nil {
 		cancel()
 		return errors.Join(err, <-served)
 	}

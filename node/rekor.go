@@ -125,7 +125,7 @@ func (r *rekorLog) reading(shard string) http.Handler {
 		store := r.store.Load()
 		if store == nil {
 			w.Header().Set("Retry-After", "1")
-			http.Error(w, "the log is being opened", http.StatusServiceUnavailable)
+			http.Error(w, "the log is starting", http.StatusServiceUnavailable)
 			return
 		}
 		if h := store.ShardHandler(shard); h != nil {
@@ -221,7 +221,7 @@ func inspectRekor(ctx context.Context, log *slog.Logger, cfg *config.Config) err
 func (r *rekorLog) Add(ctx context.Context, leaf []byte) (rekor.Inclusion, error) {
 	store := r.store.Load()
 	if store == nil {
-		return rekor.Inclusion{}, errors.New("the log is being opened")
+		return rekor.Inclusion{}, errors.New("the log is starting")
 	}
 	at, err := store.Add(ctx, leaf)
 	return rekor.Inclusion{

@@ -68,14 +68,14 @@ func (f *loadedFiles) tryTSA(ctx context.Context, cfg *config.Config) error {
 }
 
 // openTSA opens the timestamp authority and begins to serve it.
-func (n *Node) openTSA(ctx context.Context, at *lateHandler) (err error) {
+func (n *Node) openTSA(ctx context.Context) (err error) {
 	n.stamper, err = openStamper(ctx, n.started, signer.Options{Log: n.log}, tsa.Options{
 		Ready: n.clockProblem, Event: n.journal.note, Pause: n.admission.Pause, Logger: n.log,
 	})
 	if n.stamper == nil {
 		return err
 	}
-	at.set(n.stamper.authority.Handler(tsa.Calls{
+	n.tsaHandler.set(n.stamper.authority.Handler(tsa.Calls{
 		Call: func(ctx context.Context, run func(context.Context, func(key, value string)) error) error {
 			return n.server.Call(ctx, server.Call{Service: tsaName, Method: "CreateTimestamp"},
 				func(ctx context.Context, r *server.Request) error { return run(ctx, r.Add) })

@@ -21,7 +21,7 @@ func CheckEntry(ctx context.Context, leaf []byte) (*entry.Entry, error) {
 	}
 	again, err := checkAgain(ctx, e, leaf)
 	if err == nil && !bytes.Equal(again, leaf) {
-		err = errors.New("an entry made of its members is another one")
+		err = errors.New("the entry differs from the one that its members describe")
 	}
 	return e, err
 }

@@ -219,13 +219,13 @@ func (t TLS) check(address string) error {
 		return fault.BadSetting("a URL with http has no certificate", "write a URL with https, or remove the setting",
 			"tls")
 	case strings.HasPrefix(address, "https://") && ways == 0:
-		return fault.BadSetting("where the certificate of the server is from is missing", fix, "tls")
+		return fault.BadSetting("the source of the server's TLS certificate is missing", fix, "tls")
 	case ways > 1:
-		return fault.BadSetting("the certificate of the server cannot be from several places", fix, "tls")
+		return fault.BadSetting("the server's TLS certificate has more than one source", fix, "tls")
 	case files && (t.Certificate == "" || t.Key == ""):
-		return fault.BadSetting("the certificate and its key belong together", "write both paths", "tls")
+		return fault.BadSetting("one of the TLS certificate and its key is missing", "write both paths", "tls")
 	case !t.ACME && (t.Directory != "" || t.Email != "" || t.CABundle != ""):
-		return fault.BadSetting("the settings of ACME need ACME", "write --acme, or remove them", "tls")
+		return fault.BadSetting("settings of ACME are set, but ACME is not used", "write --acme, or remove them", "tls")
 	}
 	return nil
 }

@@ -50,17 +50,18 @@ func (c Config) CheckFence() error {
 	}
 	var f Mark
 	if err := json.Unmarshal(data, &f); err != nil {
-		return fault.BadSetting("it does not say when the copy was made", "restore the backup again", "dir").In(path)
+		return fault.BadSetting("the file does not say when the copy was made", "restore the backup again",
+			"dir").In(path)
 	}
 	if f.Moved {
 		return fault.BadSetting(fmt.Sprintf("the log was moved by the backup of %s, and continues "+
-			"where that was restored",
+			"where that backup was restored",
 			f.Copied.Format(time.RFC3339)), "restore that backup; only if it was never restored, remove this file",
 			"dir").
 			In(path)
 	}
-	return fault.BadSetting(fmt.Sprintf("the log was restored from a backup of %s: if it has signed anything since, "+
-		"to continue would be to sign a second history", f.Copied.Format(time.RFC3339)),
+	return fault.BadSetting(fmt.Sprintf("the log was restored from a backup of %s: if a server has signed anything "+
+		"since, the log would sign a second history", f.Copied.Format(time.RFC3339)),
 		`close the log at its last entry and continue with a new key: "mayfly log rotate --restored --yes"`,
 		"dir").In(path)
 }

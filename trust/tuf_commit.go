@@ -20,7 +20,7 @@ import (
 const commitFile = "keys/commit.json"
 
 // ErrBusy is wrapped by the errors of a command that meets another command, which changes the repository.
-var ErrBusy = errors.New("run this command again when the other has ended")
+var ErrBusy = errors.New("run this command again when the other one has ended")
 
 // lockFile is locked while a change is written.
 const lockFile = "keys/lock"

@@ -174,7 +174,7 @@ func (v *Review) open(data []byte, again bool) error {
 		v.Roles = append(v.Roles, roleTargets)
 	}
 	if len(v.Roles) == 0 {
-		return errors.New("the request asks for nothing: every file is published already")
+		return errors.New("the request contains no change: every file is published already")
 	}
 	for _, role := range v.Roles {
 		v.Expires[role] = r.until(role)
@@ -489,7 +489,7 @@ func follows(role string, got, have int64) error {
 	case got <= have:
 		return fmt.Errorf("the response has version %d of %s, and version %d is published already", got, role, have)
 	case got > have+1:
-		return fmt.Errorf("the response has version %d of %s, and version %d is published: a response before this one "+
+		return fmt.Errorf("the response has version %d of %s, and version %d is published: an earlier response "+
 			"is missing", got, role, have)
 	}
 	return nil
@@ -513,7 +513,7 @@ func (r *Repository) moveOffline() (err error) {
 	for _, role := range []string{roleRoot, roleTargets} {
 		name := filepath.Join(dir, role+".pem")
 		if err := durable.CreateFile(name, r.change.keys[role], 0o600); err != nil {
-			return fmt.Errorf("the key of %s is not written, and an existing key is not replaced: %w", role, err)
+			return fmt.Errorf("the key of %s is not written, and existing keys are never replaced: %w", role, err)
 		}
 		made = append(made, name)
 		delete(r.change.keys, role)

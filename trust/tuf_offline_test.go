@@ -224,7 +224,7 @@ func TestTUFRequestRefused(t *testing.T) {
 		"another repository":     {other.request(two), true, "does not follow"},
 		"an older repository":    {old, true, "rolled back"},
 		"what was signed last":   {a.request(two), false, "was signed here before"},
-		"nothing to sign":        {change(func(_, files map[string][]byte) { clear(files) }), true, "asks for nothing"},
+		"nothing to sign":        {change(func(_, files map[string][]byte) { clear(files) }), true, "no change"},
 		"a file of another name": {change(func(_, files map[string][]byte) { files["x.json"] = two }), true, "x.json"},
 		"a file of another kind": {change(func(_, files map[string][]byte) {
 			files["trusted_root.json"] = []byte("{}")

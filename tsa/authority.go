@@ -278,11 +278,11 @@ func (a *Authority) verify(reply []byte, want *timestamp.Timestamp) error {
 	sameNonce := (got.Nonce == nil) == (want.Nonce == nil) && (got.Nonce == nil || got.Nonce.Cmp(want.Nonce) == 0)
 	switch {
 	case got.HashAlgorithm != want.HashAlgorithm || string(got.HashedMessage) != string(want.HashedMessage):
-		return errors.New("another digest")
+		return errors.New("the timestamp has another digest")
 	case !got.Time.Equal(want.Time):
 		return fmt.Errorf("its time is %s, not %s", got.Time, want.Time)
 	case !got.Policy.Equal(want.Policy), !sameNonce, got.Accuracy != want.Accuracy:
-		return errors.New("another policy, nonce or accuracy")
+		return errors.New("the timestamp has another policy, nonce or accuracy")
 	case got.SerialNumber == nil || got.SerialNumber.Sign() <= 0:
 		return errors.New("its serial number is not positive")
 	case a.ofSystem && signed.Sub(got.Time).Abs() > a.accuracy+time.Second:

@@ -47,9 +47,9 @@ func (c *Config) Check() error {
 			"write whole milliseconds from 1s to 1m", "accuracy"))
 	} else if least := c.leastAccuracy(); a < least {
 		errs = append(errs,
-			fault.BadSetting(fmt.Sprintf("%s is false with clock.max_offset: the time has whole seconds, "+
-				"and the clock may be wrong by that", a),
-				fmt.Sprintf("write %s or more, or remove it", least), "accuracy"))
+			fault.BadSetting(fmt.Sprintf("%s is too small for clock.max_offset: the time has whole seconds, "+
+				"and the clock may be wrong by max_offset", a),
+				fmt.Sprintf("write %s or more, or remove accuracy", least), "accuracy"))
 	}
 	errs = append(errs, fault.Under(c.Clock.check(), "clock"))
 	return errors.Join(errs...)

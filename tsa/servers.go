@@ -222,7 +222,7 @@ func (s *servers) causes() string {
 		case failed:
 			out = append(out, s.config.Servers[i]+": "+a.err.Error())
 		case disagrees, unsure:
-			out = append(out, fmt.Sprintf("%s: its clock differs by %s (%s)", s.config.Servers[i],
+			out = append(out, fmt.Sprintf("%s: the clocks differ by %s (%s)", s.config.Servers[i],
 				a.offset.Round(time.Millisecond), a.verdict))
 		case agrees:
 		}
@@ -322,7 +322,7 @@ func (s *servers) ask(ctx context.Context, i int) answer {
 	until := s.aside[i]
 	s.mu.Unlock()
 	if now < until {
-		return answer{verdict: failed, err: fmt.Errorf("it asked for fewer requests, and is asked again in %s",
+		return answer{verdict: failed, err: fmt.Errorf("the server asked for fewer requests; the next one is in %s",
 			(until - now).Round(time.Second))}
 	}
 	r, err := s.sources[i].request(ctx, s.clock.wall)

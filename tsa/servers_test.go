@@ -148,7 +148,7 @@ func TestTimeServers(t *testing.T) {
 		"one":       {1, func(s []*timeServer) { s[0].offset = 300 * time.Millisecond }, "", ""},
 		"one is wrong": {
 			3, func(s []*timeServer) { s[1].offset = -time.Hour }, "",
-			"its clock differs by -1h0m0s (disagrees)",
+			"the clocks differ by -1h0m0s (disagrees)",
 		},
 		"one does not answer": {3, func(s []*timeServer) { s[2].mode = "short" }, "", ": "},
 		"behind": {
@@ -166,7 +166,7 @@ func TestTimeServers(t *testing.T) {
 			"not been compared with the time servers yet: ntp://", "",
 		},
 		"too uncertain": {
-			1, func(s []*timeServer) { s[0].spread = time.Second }, "its clock differs by 0s (unsure)", "",
+			1, func(s []*timeServer) { s[0].spread = time.Second }, "the clocks differ by 0s (unsure)", "",
 		},
 		"kiss-o'-death":  {1, func(s []*timeServer) { s[0].mode = "kiss" }, "kiss of death", ""},
 		"unsynchronized": {1, func(s []*timeServer) { s[0].mode = "unsynchronized" }, "leap second", ""},

@@ -108,8 +108,8 @@ func recordCells(r *journal.Record, st terminal.Style) []string {
 		who = r.Subject
 	}
 	return []string{
-		fmt.Sprint(r.Seq), r.Time.Local().Format(time.DateTime), recordWord(r, st), orDash(who), orDash(r.Issuer),
-		orDash(r.Serial), recordWhy(r),
+		fmt.Sprint(r.Seq), r.Time.Local().Format(time.DateTime), recordWord(r, st), terminal.OrDash(who), terminal.OrDash(r.Issuer),
+		terminal.OrDash(r.Serial), recordWhy(r),
 	}
 }
 
@@ -138,13 +138,6 @@ func recordWhy(r *journal.Record) string {
 	}
 	add(r.Text)
 	return strings.Join(out, "; ")
-}
-
-func orDash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return terminal.Printable(s)
 }
 
 // printRecords prints records as a table.

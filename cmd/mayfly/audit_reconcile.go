@@ -205,7 +205,7 @@ func printFindings(w io.Writer, all []reconcile.Finding) error {
 		if where == "" {
 			where = f.Journal
 		}
-		g.Add(logMoment(f.Time), st.Red(string(f.Kind)), orDash(where), index, orDash(f.Serial),
+		g.Add(logMoment(f.Time), st.Red(string(f.Kind)), terminal.OrDash(where), index, terminal.OrDash(f.Serial),
 			terminal.Printable(f.Summary()))
 		actions[f.Kind] = f.Action
 	}

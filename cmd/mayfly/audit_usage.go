@@ -152,9 +152,9 @@ func (r *usageReport) print(w io.Writer) error {
 	for i := range r.Usage {
 		u := &r.Usage[i]
 		if r.By == journal.ByIssuer {
-			row(orDash(u.Issuer), "", u)
+			row(terminal.OrDash(u.Issuer), "", u)
 		} else {
-			row(orDash(u.Identity+u.Repository), orDash(u.Issuer), u)
+			row(terminal.OrDash(u.Identity+u.Repository), terminal.OrDash(u.Issuer), u)
 		}
 	}
 	if r.Omitted > 0 {

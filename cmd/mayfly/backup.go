@@ -25,12 +25,13 @@ func newBackup() *cobra.Command {
 		Use:   "backup --config FILE --out FILE",
 		Short: "Write one consistent copy of an instance while it runs",
 		Long: "backup writes a tar archive with the configuration, every file and directory that the configuration\n" +
-			"names, the logs and the journal. The server may run and issue meanwhile. Each log and the journal are\n" +
-			"copied as of one moment, and the journal has every decision of which the logs have an entry.\n\n" +
-			"The archive has private keys: encrypt it (--out - writes to standard output, for example for age). It\n" +
-			"does not have passwords from environment variables, and not the uses of tokens.\n\n" +
-			"--final moves an instance: no server may run, and afterwards none starts with the originals of the\n" +
-			"logs. Only after a final backup do the logs continue without further questions where it is restored.",
+			"names, the logs and the journal. The server may run and issue certificates meanwhile. Each log and the\n" +
+			"journal are copied as of one moment, and the copy of the journal has the decision for every log\n" +
+			"entry.\n\n" +
+			"The archive contains private keys: encrypt it (--out - writes to standard output, for example for\n" +
+			"age). It contains neither passwords from environment variables nor the uses of tokens.\n\n" +
+			"--final moves an instance: no server may run during the backup, and none starts with the original\n" +
+			"logs afterwards. When a final backup is restored, its logs continue with their keys.",
 		Example: "  mayfly backup --config /etc/mayfly/mayfly.yaml --out /backup/mayfly.tar\n" +
 			"  mayfly backup --config mayfly.yaml --out - | age -r age1... > mayfly.tar.age",
 		Args: cobra.NoArgs,
@@ -103,8 +104,8 @@ func newRestore() *cobra.Command {
 			"journal. It overwrites no file. Run it as the user that the CA runs as.\n\n" +
 			"A log must never sign two histories. After the backup of a running server, the server may have signed\n" +
 			"more. The logs are therefore marked, and the server does not start, until \"mayfly log rotate\n" +
-			"--restored\" has closed them and made logs with new keys: signatures from before still verify. After a\n" +
-			"final backup (\"mayfly backup --final\") the logs continue.",
+			"--restored\" has closed them and made logs with new keys. Earlier signatures still verify. After the\n" +
+			"restore of a final backup (\"mayfly backup --final\"), the logs continue.",
 		Example: "  mayfly restore --from mayfly.tar --to /var/lib/mayfly\n" +
 			"  age -d -i key.txt mayfly.tar.age | mayfly restore --from - --to /var/lib/mayfly",
 		Args: cobra.NoArgs,
@@ -141,8 +142,8 @@ func newRestore() *cobra.Command {
 	fl.StringVar(&from, "from", "", "archive, or - for standard input (required)")
 	fl.StringVar(&o.Dir, "to", "", "directory for the instance; it must not exist, or be empty (required)")
 	fl.BoolVar(&o.Unchanged, "unchanged", false,
-		"state that no server has signed anything since the backup: the logs continue. If that is wrong, they "+
-			"sign a second history")
+		"state that no server has signed anything since the backup, so that the logs continue; if that is wrong, "+
+			"they sign a second history")
 	fl.BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }

@@ -42,7 +42,8 @@ func newFind() *cobra.Command {
 		Short: "Find who signed an artifact, or what an identity signed",
 		Long: "find searches the logs of a CA: the certificates in its Certificate Transparency log and the\n" +
 			"signatures in its log of signatures. --url asks a running CA; --config asks the CA of that file, or\n" +
-			"reads its index if it does not run. The configuration needs find: {dir: index} (docs/find.md).\n\n" +
+			"reads the index itself if that CA is not running. The configuration needs find: {dir: index}\n" +
+			"(docs/find.md).\n\n" +
 			"Exit status: 0 entries were found, 3 none.",
 		Example: "  mayfly find --url https://ca.example.com --artifact app.tar.gz\n" +
 			"  mayfly find --config mayfly.yaml --identity alice@example.com --issuer " +
@@ -62,23 +63,23 @@ func newFind() *cobra.Command {
 				err = a.Write(cmd.OutOrStdout())
 			}
 			if err == nil && len(a.Entries) == 0 {
-				err = &cli.Error{Status: cli.ExitFound, Err: errors.New("mayfly: nothing was found")}
+				err = &cli.Error{Status: cli.ExitFound, Err: errors.New("mayfly: no entry was found")}
 			}
 			return err
 		}),
 	}
 	fl := cmd.Flags()
-	fl.StringVar(&f.url, "url", "", "the CA: http(s)://HOST:PORT")
+	fl.StringVar(&f.url, "url", "", "URL of the CA: http(s)://HOST:PORT")
 	fl.StringVar(&f.tlsCA, "tls-ca", "",
 		"file with the CA certificates, PEM, that the TLS certificate of the CA must chain to (default: the system's)")
 	fl.StringVar(&f.config, "config", "", "configuration file of the CA")
 	fl.StringVar(&f.artifact, "artifact", "", "file whose SHA-256 was signed; \"-\" is standard input")
 	fl.StringVar(&f.digest, "digest", "", "digest that was signed: sha256:HEX, sha384:HEX or sha512:HEX")
-	fl.StringVar(&f.identity, "identity", "", "subject alternative name in a certificate, exactly")
-	fl.StringVar(&f.issuer, "issuer", "", "OpenID Connect issuer beside --identity")
+	fl.StringVar(&f.identity, "identity", "", "subject alternative name, exactly as the certificate has it")
+	fl.StringVar(&f.issuer, "issuer", "", "with --identity: OpenID Connect issuer in the certificate")
 	fl.StringVar(&f.serial, "serial", "", "serial number of a certificate, hexadecimal")
 	fl.IntVar(&f.limit, "limit", find.DefaultLimit, fmt.Sprintf("largest number of entries, at most %d", find.MaxLimit))
-	fl.StringVar(&f.after, "after", "", "continue after an earlier answer")
+	fl.StringVar(&f.after, "after", "", "value of next in the previous answer")
 	fl.BoolVar(&f.asJSON, "json", false, "print JSON")
 	return cmd
 }

@@ -165,7 +165,7 @@ func logOf(path string, kind tlog.Kind) (*config.Config, tlog.Config, error) {
 	case err != nil:
 		return nil, tlog.Config{}, cli.Misconfigured(err)
 	case kind == tlog.Rekor && cfg.Rekor == nil:
-		return nil, tlog.Config{}, cli.Usage("%s has no rekor", path)
+		return nil, tlog.Config{}, cli.Usage("%s has no block rekor", path)
 	case kind == tlog.Rekor:
 		return cfg, cfg.RekorLog(), nil
 	case cfg.CT.Embedded == nil:

@@ -29,7 +29,7 @@ func newLogStats() *cobra.Command {
 		Use:   "stats [--config FILE | --dir DIR | URL]",
 		Short: "Count the entries of a log",
 		Long: "stats counts the entries of a log by day and by issuing key, and shows its size on disk. It verifies\n" +
-			"only the checkpoint. The day of a signature is that on which its certificate was issued.",
+			"only the checkpoint. The day of a signature is the one on which its certificate was issued.",
 		Example: "  mayfly log stats --config mayfly.yaml\n" +
 			"  mayfly log stats https://ca.example.com/ct --public-key log.pub.pem --json",
 		Args: cobra.MaximumNArgs(1),

@@ -220,7 +220,7 @@ func (f *tufFlags) newSign() *cobra.Command {
 		Long: "sign runs on the machine that holds the keys of root and targets. DIR is the directory that \"mayfly\n" +
 			"trust tuf init --offline\" wrote: DIR/keys has the keys, and DIR/keys/published a copy of what was\n" +
 			"published. The request must follow from this copy and must not be older. sign shows every entry that\n" +
-			"is added and removed, and asks before it signs. Write FILE to signed.json in the directory of the\n" +
+			"is added and removed, and asks before it signs. Copy FILE to signed.json in the directory of the\n" +
 			"repository: the CA publishes it.",
 		Example: "  mayfly trust tuf sign --dir /media/key/tuf/ --out signed.json request.json",
 		Args:    cobra.ExactArgs(1),
@@ -262,7 +262,7 @@ func (f *tufFlags) newSign() *cobra.Command {
 	cmd.Flags().StringVar(&out, "out", "", "file for the signed metadata (required)")
 	cmd.Flags().BoolVar(&yes, "yes", false, "sign without asking")
 	cmd.Flags().BoolVar(&again, "again", false,
-		"sign although what was signed last is not published, because it was lost")
+		"sign although the last response is not published, because it was lost")
 	return cmd
 }
 

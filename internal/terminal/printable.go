@@ -14,6 +14,14 @@ import (
 // of a terminal.
 func Printable(s string) string { return escape.Escape(s) }
 
+// OrDash returns untrusted text for a cell of a table: [Printable], or "-" if there is none.
+func OrDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return Printable(s)
+}
+
 // attributes are the escape sequences that [Style] writes.
 var attributes = []string{"\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[33m"}
 
