@@ -308,7 +308,7 @@ func TestParseQuery(t *testing.T) {
 		"digest=xyz":                            "the digest is not",
 		"serial=x":                              "the serial number is not",
 		"serial=" + sum:                         "more than 20 bytes",
-		"issuer=a&serial=1":                     "issuer is for",
+		"issuer=a&serial=1":                     "issuer is allowed only",
 		"serial=1&limit=0":                      "limit is not",
 		"serial=1&limit=1001":                   "limit is not",
 		"serial=1&after=x":                      "after is not",

@@ -354,7 +354,7 @@ func TestTUFInitOffline(t *testing.T) {
 	o := a.online
 	o.Dir = filepath.Join(t.TempDir(), "other")
 	before := snapshot(t, a.offline.Dir)
-	if _, err := trust.InitTUF(o); err == nil || !strings.Contains(err.Error(), "not replaced") {
+	if _, err := trust.InitTUF(o); err == nil || !strings.Contains(err.Error(), "never replaced") {
 		t.Errorf("the keys of another repository: %v", err)
 	}
 	if !maps.Equal(before, snapshot(t, a.offline.Dir)) {
