@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -208,7 +209,7 @@ func TestTUFTooLarge(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := snapshot(t, o.Dir)
-	large := append(config, bytes.Repeat([]byte(" "), 5_000_000)...)
+	large := slices.Concat(config, bytes.Repeat([]byte(" "), 5_000_000))
 	if _, err := r.Publish(large); err == nil || !strings.Contains(err.Error(), "has more than 5000000 bytes") {
 		t.Errorf("%v", err)
 	}
