@@ -17,7 +17,7 @@ TEST_TIMEOUT := 20m
 RACE := $(shell command -v $$($(GO) env CC) >/dev/null 2>&1 && echo -race)
 
 .PHONY: help dev build hsm test race check lint generate check-generate breaking fuzz bench bench-save bench-reconcile pgo
-.PHONY: build-fips soak crash crowd mutants outdated alerts e2e e2e-all e2e-keys e2e-shared replicas clean
+.PHONY: release release-modules check-release build-fips soak crash crowd mutants outdated alerts e2e e2e-all e2e-keys e2e-shared replicas clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,21 +42,37 @@ build-fips: ## build bin/mayfly-fips, which uses Go's FIPS 140-3 module
 $(BIN)/mayfly-bench: build # the load tool
 	@$(GO) build -trimpath -ldflags "-X $(MODULE)/internal/version.release=$(VERSION)" -o $@ ./cmd/mayfly-bench
 
+# A running instance that signs, and other flags of the release program: see docs/releasing.md.
+RELEASE ?=
+DIST ?= dist
+release: ## make a release of the commit in dist/: programs, archives, packages, image, SBOMs, provenance, checksums, signatures
+	cd release && $(GO) run . -root .. -out $(abspath $(DIST)) $(if $(MODIFIED),-modified) $(RELEASE)
+
+release-modules: ## fetch the modules that make release needs; it then works offline
+	cd release && $(GO) run . -root .. -fetch
+
+check-release: ## make the release of the commit twice, in two folders, with an empty build cache, and compare every byte (half an hour)
+	cd release && MAYFLY_RELEASE=1 $(GO) test -count=1 -timeout 4h -run TestWholeRelease -v ./dist
+
 test: ## run all tests of the product; with the race detector if there is a C compiler
 	@if [ -n "$(RACE)" ]; then echo "tests with the race detector"; else echo "tests without the race detector: no C compiler"; fi
 	$(GO) test $(NOPGO) $(NOVET) $(RACE) -timeout $(TEST_TIMEOUT) ./...
+	cd release && $(GO) test $(NOPGO) $(NOVET) -timeout $(TEST_TIMEOUT) ./...
 
 race: ## run all tests with the race detector; an error without a C compiler
 	CGO_ENABLED=1 $(GO) test $(NOPGO) $(NOVET) -race -timeout $(TEST_TIMEOUT) ./...
+	cd release && $(GO) test $(NOPGO) $(NOVET) -timeout $(TEST_TIMEOUT) ./...
 
 check: race lint check-generate breaking outdated ## run what CI runs
 
 outdated: ## list direct dependencies behind their newest version; an error without a reason in go.mod
-	@$(GO) run ./testkit/outdated . e2e tools
+	@$(GO) run ./testkit/outdated . e2e release tools
 
 lint: $(BIN)/golangci-lint ## run go vet and golangci-lint
 	$(GO) vet ./...
 	cd e2e && $(GO) vet ./... && $(GO) vet -tags all,keys ./...
+	cd release && $(GO) vet ./...
+	GOOS=windows $(GO) vet ./cmd/mayfly-client
 	$(BIN)/golangci-lint run ./...
 
 $(BIN)/golangci-lint:
@@ -157,4 +173,4 @@ e2e-all: build ## run every real client and walk-through, one by one; continues 
 	cd e2e && $(GO) run ./cmd/all $(if $(ONLY),-only $(ONLY))
 
 clean: ## remove build results; .mayfly-dev stays
-	rm -rf $(BIN)
+	rm -rf $(BIN) $(DIST)
