@@ -74,10 +74,9 @@ func Release(ctx context.Context, o Options) (Signer, error) {
 		return Signer{}, err
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // its keys are of no use to anybody
-	ctx, cancel := context.WithTimeout(ctx, labTimeout)
-	defer cancel()
+	ctx, stop := context.WithTimeout(ctx, labTimeout)
+	defer stop()
 	var signer Signer
-	signed := errors.New("signed")
 	err = dev.Run(ctx, &dev.Options{
 		Dir: filepath.Join(dir, "lab"), HTTP: loopback, GRPC: "off", Admin: "off", IDP: loopback,
 		Ready: func(ctx context.Context, lab dev.Instance) error {
@@ -91,14 +90,13 @@ func Release(ctx context.Context, o Options) (Signer, error) {
 			if s.TrustedRoot, err = lab.TrustedRoot(); err != nil {
 				return err
 			}
-			if signer, err = o.with(ctx, s); err != nil {
-				return err
-			}
-			return signed // which stops the services
+			signer, err = o.with(ctx, s)
+			stop() // the services end, and Run returns
+			return err
 		},
 	}, o.Log, io.Discard)
-	if errors.Is(err, signed) {
-		err = nil
+	if err == nil && signer == (Signer{}) {
+		err = errors.New("the services ended before every file was signed")
 	}
 	return signer, err
 }

@@ -99,7 +99,10 @@ func direct(name string) ([]dependency, error) {
 	}
 	var out []dependency
 	for _, r := range f.Require {
-		if r.Indirect && !providesTool(f, r.Mod.Path) {
+		local := slices.ContainsFunc(f.Replace, func(one *modfile.Replace) bool {
+			return one.Old.Path == r.Mod.Path && one.New.Version == "" // a folder of this repository
+		})
+		if local || r.Indirect && !providesTool(f, r.Mod.Path) {
 			continue
 		}
 		d := dependency{path: r.Mod.Path, version: r.Mod.Version}
