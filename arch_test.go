@@ -125,6 +125,9 @@ var layers = map[string][]string{
 		"ca/signer", "ca/signer/backends", "ceremony", "config", "fault", "node", "oidc", "trust",
 	},
 
+	// translates the configuration of a Fulcio; config: what is written is what config accepts
+	"migrate": {"config"},
+
 	// copies an instance, and restores it
 	"backup": {"config", "fault", "journal", "reconcile", "tlog"},
 
@@ -136,7 +139,7 @@ var layers = map[string][]string{
 		"cmd/internal/cli", "node", "dev", "dev/idp", "config", "oidc", "ca", "ca/signer", "rotation", "ctlog",
 		"monitor", "tlog", "rekor", "rekor/entry",
 		"journal", "reconcile", "client", "trust", "inspect", "identity", "loglist", "tbs", "fault", "server",
-		"ceremony", "ca/signer/backends", "status", "doctor", "tsa", "setup", "backup", "find",
+		"ceremony", "ca/signer/backends", "status", "doctor", "tsa", "setup", "backup", "find", "migrate",
 		"cmd/internal/clients", "server/uses", // the version of the file, for "mayfly version"
 	},
 	// the one program with cgo
@@ -153,7 +156,7 @@ var owners = map[string][]string{
 	"github.com/go-jose/go-jose":                    {"oidc/provider", "dev/idp"},
 	"github.com/google/certificate-transparency-go": {"ctlog/remote"},
 	"github.com/transparency-dev":                   {"ctlog/embedded", "monitor", "rekor", "tlog"},
-	"go.yaml.in/yaml":                               {"config"},
+	"go.yaml.in/yaml":                               {"config", "migrate"},
 	"gopkg.in/yaml":                                 {},
 	"github.com/fsnotify/fsnotify":                  {"config"},
 	"google.golang.org/grpc":                        {"server", "client", "proto", "ca/signer", "rekor"},
@@ -191,6 +194,7 @@ var owners = map[string][]string{
 	"github.com/spf13": {
 		"cmd/mayfly", "cmd/mayfly-bench", "cmd/mayfly-hsm", "cmd/mayfly-client",
 		"cmd/internal/cli", "cmd/internal/clients",
+		"migrate", // the command line of Fulcio is parsed as Fulcio parses it
 	},
 	"github.com/miekg/pkcs11":         {"cmd/mayfly-hsm", "ca/signer/pkcs11/token"}, // needs cgo
 	"github.com/zmap":                 {},

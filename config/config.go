@@ -1,5 +1,5 @@
 // Package config reads mayfly.yaml and the issuer file that it names, and returns the configurations of the domain
-// packages. Only this package reads YAML.
+// packages. Only this package reads the YAML of mayfly; package migrate reads that of other programs.
 //
 // [Load] MUST refuse a file that it does not fully understand: an unknown key, a key that is set twice, a value of the
 // wrong type, an empty value, a contradiction. It MUST NOT use a default because a file is missing or damaged. Each

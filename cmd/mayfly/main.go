@@ -50,7 +50,7 @@ func newRoot() *cobra.Command {
 	o.Add(root)
 	root.AddCommand(newDev(o), newInit(o), newServe(o), newStatus(), newDoctor(), clients.NewRequest(),
 		clients.NewInspect(), clients.NewVerify(),
-		newFind(), newConfig(), newCA(), newTrust(), newAudit(), newLog(o), newBackup(), newRestore(),
+		newFind(), newConfig(), newCA(), newTrust(), newAudit(), newLog(o), newBackup(), newRestore(), newMigrate(),
 		newSLO(), newBench(),
 		clients.NewVersion(include))
 	cli.ExplainArguments(root)
