@@ -127,6 +127,8 @@ var layers = map[string][]string{
 
 	// translates the configuration of a Fulcio; config: what is written is what config accepts
 	"migrate": {"config"},
+	// stands in front of a running CA; proto: it reads requests and answers, identity: the extensions by name
+	"shadow": {"fault", "identity", "proto"},
 
 	// copies an instance, and restores it
 	"backup": {"config", "fault", "journal", "reconcile", "tlog"},
@@ -140,6 +142,7 @@ var layers = map[string][]string{
 		"monitor", "tlog", "rekor", "rekor/entry",
 		"journal", "reconcile", "client", "trust", "inspect", "identity", "loglist", "tbs", "fault", "server",
 		"ceremony", "ca/signer/backends", "status", "doctor", "tsa", "setup", "backup", "find", "migrate",
+		"shadow",
 		"cmd/internal/clients", "server/uses", // the version of the file, for "mayfly version"
 	},
 	// the one program with cgo
@@ -159,13 +162,13 @@ var owners = map[string][]string{
 	"go.yaml.in/yaml":                               {"config", "migrate"},
 	"gopkg.in/yaml":                                 {},
 	"github.com/fsnotify/fsnotify":                  {"config"},
-	"google.golang.org/grpc":                        {"server", "client", "proto", "ca/signer", "rekor"},
+	"google.golang.org/grpc":                        {"server", "client", "proto", "ca/signer", "rekor", "shadow"},
 	"github.com/grpc-ecosystem":                     {"server", "proto"},
-	"google.golang.org/genproto":                    {"server", "client", "proto", "ca/signer"},
+	"google.golang.org/genproto":                    {"server", "client", "proto", "ca/signer", "shadow"},
 	"go.opentelemetry.io":                           {"journal/ship", "tracing", "internal"},
 	"google.golang.org/protobuf": {
 		"server", "client", "proto", "trust",
-		"journal/ship", "ca/signer", "rekor", "rekor/entry", "trial",
+		"journal/ship", "ca/signer", "rekor", "rekor/entry", "shadow", "trial",
 	},
 	"github.com/aws":                       {"ca/signer"},
 	"github.com/Azure":                     {"ca/signer"},

@@ -71,7 +71,7 @@ func (s legacy) GetRootCertificate(ctx context.Context, _ *emptypb.Empty) (*http
 		run: func(_ context.Context, core *Core, r *record) (*httpbody.HttpBody, error) {
 			s.metrics.legacy.WithLabelValues("GetRootCertificate", family(r.agent)).Inc()
 			var all []string
-			for _, chain := range core.Authority.Bundle() {
+			for _, chain := range core.bundle() {
 				for _, c := range chain {
 					all = append(all, pemOf(c.Raw)+"\n")
 				}

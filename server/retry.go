@@ -187,6 +187,7 @@ const RetryRecords = 3 * maxRetries
 type issuance struct {
 	core      *Core
 	authority *ca.Authority
+	preview   *ca.Previewer // not nil: in place of authority
 	request   ca.Request
 	token     string
 	record    *record
@@ -195,6 +196,9 @@ type issuance struct {
 // issue issues a certificate. If retries are idempotent, a request that is repeated with the same token and key gets
 // the certificate that was issued for it, unless Issue would now make another one.
 func (s service) issue(ctx context.Context, in issuance) (*ca.Certificate, error) {
+	if in.preview != nil {
+		return in.preview.Build(ctx, in.request)
+	}
 	if !in.core.IdempotentRetry {
 		return s.issueNew(ctx, in)
 	}

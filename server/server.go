@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"crypto/mldsa"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"iter"
@@ -39,7 +40,11 @@ type Core struct {
 	Keys      *pop.Policy
 	Authority *ca.Authority
 	// MLDSA issues in place of Authority for clients whose own key is an ML-DSA key. Optional.
-	MLDSA      *ca.Authority
+	MLDSA *ca.Authority
+	// Preview and PreviewMLDSA take the place of Authority and MLDSA in a server that only shows what the CA would
+	// answer: they have no key. Authority and MLDSA are nil then.
+	Preview, PreviewMLDSA *ca.Previewer
+
 	Generation uint64 // number of the loaded configuration, from 1
 	Digest     string // SHA-256 of the configuration, in hexadecimal
 	NoLegacy   bool   // the older API (v1) is switched off
@@ -57,12 +62,20 @@ type Core struct {
 	chain, mldsaChain []string // the chains of both in PEM, encoded once
 }
 
-// issuerFor returns who issues certificates for a key, and the chain in PEM.
-func (c *Core) issuerFor(key pop.Key) (*ca.Authority, []string) {
-	if _, isMLDSA := key.Public.(*mldsa.PublicKey); isMLDSA && c.MLDSA != nil {
-		return c.MLDSA, c.mldsaChain
+// issuerFor returns who issues certificates for a key, or who previews them, and the chain in PEM.
+func (c *Core) issuerFor(key pop.Key) (*ca.Authority, *ca.Previewer, []string) {
+	if _, isMLDSA := key.Public.(*mldsa.PublicKey); isMLDSA && (c.MLDSA != nil || c.PreviewMLDSA != nil) {
+		return c.MLDSA, c.PreviewMLDSA, c.mldsaChain
 	}
-	return c.Authority, c.chain
+	return c.Authority, c.Preview, c.chain
+}
+
+// bundle returns every chain that a verifier may need, the active one first.
+func (c *Core) bundle() [][]*x509.Certificate {
+	if c.Preview != nil {
+		return [][]*x509.Certificate{c.Preview.Chain()}
+	}
+	return c.Authority.Bundle()
 }
 
 // Limits bound the resources of clients. The comment of each field gives the default for zero.
@@ -269,13 +282,18 @@ func New(o Options) (*Server, error) {
 // SetCore makes c serve the requests that begin from now on.
 func (s *Server) SetCore(c *Core) {
 	own := *c
-	for _, cert := range c.Authority.Chain() {
+	for _, cert := range c.bundle()[0] {
 		own.chain = append(own.chain, pemOf(cert.Raw))
 	}
-	if c.MLDSA != nil {
-		for _, cert := range c.MLDSA.Chain() {
-			own.mldsaChain = append(own.mldsaChain, pemOf(cert.Raw))
-		}
+	var second []*x509.Certificate
+	switch {
+	case c.MLDSA != nil:
+		second = c.MLDSA.Chain()
+	case c.PreviewMLDSA != nil:
+		second = c.PreviewMLDSA.Chain()
+	}
+	for _, cert := range second {
+		own.mldsaChain = append(own.mldsaChain, pemOf(cert.Raw))
 	}
 	s.metrics.begin(c.Issuers)
 	s.state.Store(&state{core: &own})
@@ -286,6 +304,9 @@ func (s *Server) SetNotReady(cause string) { s.state.Store(&state{cause: cause})
 
 // HTTPHandler returns the REST API.
 func (s *Server) HTTPHandler() http.Handler { return s.http }
+
+// APIHandler returns the API, REST and gRPC. A gRPC request is one of HTTP/2 with the content type of gRPC.
+func (s *Server) APIHandler() http.Handler { return s.both() }
 
 // AdminHandler returns the pages for the operator: liveness, readiness, metrics, profiling.
 func (s *Server) AdminHandler() http.Handler { return s.admin }

@@ -76,8 +76,8 @@ func (s service) create(ctx context.Context, core *Core, in *fulciopb.CreateSign
 	request := ca.Request{
 		Identity: &d.Identity, SPKI: key.SPKI, PublicKey: key.Public, Spend: s.spend(core, d, r),
 	}
-	authority, chain := core.issuerFor(key)
-	cert, err := s.issue(ctx, issuance{core, authority, request, token, r})
+	authority, preview, chain := core.issuerFor(key)
+	cert, err := s.issue(ctx, issuance{core, authority, preview, request, token, r})
 	if err != nil {
 		return nil, err
 	}
@@ -164,7 +164,7 @@ func (s service) GetTrustBundle(ctx context.Context, _ *fulciopb.GetTrustBundleR
 		method: "GetTrustBundle",
 		run: func(_ context.Context, core *Core, _ *record) (*fulciopb.TrustBundle, error) {
 			out := &fulciopb.TrustBundle{}
-			for _, certs := range core.Authority.Bundle() {
+			for _, certs := range core.bundle() {
 				chain := &fulciopb.CertificateChain{}
 				for _, c := range certs {
 					chain.Certificates = append(chain.Certificates, pemOf(c.Raw)+"\n")

@@ -49,7 +49,7 @@ func newRoot() *cobra.Command {
 	root.SetVersionTemplate("mayfly {{.Version}}\n")
 	o.Add(root)
 	root.AddCommand(newDev(o), newInit(o), newServe(o), newStatus(), newDoctor(), clients.NewRequest(),
-		clients.NewInspect(), clients.NewVerify(),
+		clients.NewInspect(), clients.NewVerify(), newShadow(o),
 		newFind(), newConfig(), newCA(), newTrust(), newAudit(), newLog(o), newBackup(), newRestore(), newMigrate(),
 		newSLO(), newBench(),
 		clients.NewVersion(include))
