@@ -56,8 +56,10 @@ const (
 	segmentSuffix = ".jsonl"
 	totalsName    = "totals.json"
 	lockName      = "lock"
-	format        = 1
 )
+
+// Format is the version of the files of a store. A newer one is refused.
+const Format = 1
 
 // The bounds of a store. A segment is summed up and removed when it is full.
 const (
@@ -262,7 +264,7 @@ type Example struct {
 }
 
 func newTotals() *totals {
-	return &totals{Format: format, Outcomes: map[Outcome]int64{}, APIs: map[API]int64{}, by: map[string]*total{}}
+	return &totals{Format: Format, Outcomes: map[Outcome]int64{}, APIs: map[API]int64{}, by: map[string]*total{}}
 }
 
 // NewerFormatError is the error of a store that a later version wrote.
@@ -274,7 +276,7 @@ type NewerFormatError struct {
 // Error says what to do.
 func (e *NewerFormatError) Error() string {
 	return fmt.Sprintf("%s has format %d, and this version reads formats up to %d; use the version that wrote it",
-		e.File, e.Format, format)
+		e.File, e.Format, Format)
 }
 
 func readTotals(dir string) (*totals, error) {
@@ -290,7 +292,7 @@ func readTotals(dir string) (*totals, error) {
 	if err := t.decode(data); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	if t.Format > format {
+	if t.Format > Format {
 		return nil, &NewerFormatError{name, t.Format}
 	}
 	return t, nil

@@ -9,6 +9,7 @@ import (
 	"github.com/mayfly-ca/mayfly/reconcile"
 	"github.com/mayfly-ca/mayfly/rotation"
 	"github.com/mayfly-ca/mayfly/server/uses"
+	"github.com/mayfly-ca/mayfly/shadow"
 	"github.com/mayfly-ca/mayfly/tlog"
 )
 
@@ -23,6 +24,7 @@ func include(b *version.Info) {
 		{Name: "token uses", Reads: uses.Format, Writes: uses.Format},
 		{Name: "auditor", Reads: reconcile.Format, Writes: reconcile.Format},
 		{Name: "backup", Reads: 1, Writes: backup.Format},
+		{Name: "shadow", Reads: 1, Writes: shadow.Format},
 		{Name: "mayfly dev", Reads: 1, Writes: dev.Format},
 	}
 }
