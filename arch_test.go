@@ -133,12 +133,14 @@ var layers = map[string][]string{
 	// copies an instance, and restores it
 	"backup": {"config", "fault", "journal", "reconcile", "tlog"},
 
-	"cmd/internal/cli": {"fault"},
+	"cmd/internal/cli":    {"fault"},
+	"cmd/internal/manual": {}, // the manual pages of a program
 	// the commands of those who sign and verify
 	"cmd/internal/clients": {"cmd/internal/cli", "ca/signer", "client", "inspect", "trust", "fault"},
 	"cmd/mayfly-client":    {"cmd/internal/cli", "cmd/internal/clients"}, // no others: it builds for Windows
 	"cmd/mayfly": {
-		"cmd/internal/cli", "node", "dev", "dev/idp", "config", "oidc", "ca", "ca/signer", "rotation", "ctlog",
+		"cmd/internal/cli", "cmd/internal/manual", "node", "dev", "dev/idp", "config", "oidc", "ca", "ca/signer",
+		"rotation", "ctlog",
 		"monitor", "tlog", "rekor", "rekor/entry",
 		"journal", "reconcile", "client", "trust", "inspect", "identity", "loglist", "tbs", "fault", "server",
 		"ceremony", "ca/signer/backends", "status", "doctor", "tsa", "setup", "backup", "find", "migrate",
@@ -196,7 +198,7 @@ var owners = map[string][]string{
 	"filippo.io/age":                       {"ca/signer"},
 	"github.com/spf13": {
 		"cmd/mayfly", "cmd/mayfly-bench", "cmd/mayfly-hsm", "cmd/mayfly-client",
-		"cmd/internal/cli", "cmd/internal/clients",
+		"cmd/internal/cli", "cmd/internal/clients", "cmd/internal/manual",
 		"migrate", // the command line of Fulcio is parsed as Fulcio parses it
 	},
 	"github.com/miekg/pkcs11":         {"cmd/mayfly-hsm", "ca/signer/pkcs11/token"}, // needs cgo

@@ -52,7 +52,7 @@ func newRoot() *cobra.Command {
 		clients.NewInspect(), clients.NewVerify(), newShadow(o),
 		newFind(), newConfig(), newCA(), newTrust(), newAudit(), newLog(o), newBackup(), newRestore(), newMigrate(),
 		newSLO(), newBench(),
-		clients.NewVersion(include))
+		clients.NewVersion(include), newManual())
 	cli.ExplainArguments(root)
 	return root
 }
