@@ -139,6 +139,7 @@ var layers = map[string][]string{
 	"cmd/internal/clients": {"cmd/internal/cli", "ca/signer", "client", "inspect", "trust", "fault"},
 	"cmd/mayfly-client":    {"cmd/internal/cli", "cmd/internal/clients"}, // no others: it builds for Windows
 	"cmd/mayfly": {
+		"migrate/chart",
 		"cmd/internal/cli", "cmd/internal/manual", "node", "dev", "dev/idp", "config", "oidc", "ca", "ca/signer",
 		"rotation", "ctlog",
 		"monitor", "tlog", "rekor", "rekor/entry",
@@ -161,7 +162,7 @@ var owners = map[string][]string{
 	"github.com/go-jose/go-jose":                    {"oidc/provider", "dev/idp"},
 	"github.com/google/certificate-transparency-go": {"ctlog/remote"},
 	"github.com/transparency-dev":                   {"ctlog/embedded", "monitor", "rekor", "tlog"},
-	"go.yaml.in/yaml":                               {"config", "migrate"},
+	"go.yaml.in/yaml":                               {"config", "migrate", "migrate/chart"},
 	"gopkg.in/yaml":                                 {},
 	"github.com/fsnotify/fsnotify":                  {"config"},
 	"google.golang.org/grpc":                        {"server", "client", "proto", "ca/signer", "rekor", "shadow"},

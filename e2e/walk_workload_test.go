@@ -3,16 +3,11 @@
 package e2e_test
 
 import (
-	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"os"
 	"strings"
 
 	"github.com/mayfly-ca/mayfly/e2e/internal/lab"
@@ -21,35 +16,8 @@ import (
 // kubernetesAccount signs as a service account, with a token that a real API server made and whose keys the CA fetches
 // from it.
 func kubernetesAccount(w *environment) {
-	w.Need("kube-apiserver")
-	etcd, peers := "http://"+w.Address(), "http://"+w.Address()
-	w.Start("etcd", lab.Command{Name: "etcd", Args: []string{
-		"--data-dir", w.Mkdir("etcd"), "--listen-client-urls", etcd, "--advertise-client-urls", etcd,
-		"--listen-peer-urls", peers,
-		"--initial-advertise-peer-urls", peers, "--initial-cluster", "default=" + peers,
-	}}, func(ctx context.Context) error { return lab.GetOK(ctx, etcd+"/health") })
-	address := w.Address()
-	api := "https://" + address
-	host, port, _ := strings.Cut(address, ":")
-	key := w.LogKey("service-accounts")
-	w.Write("tokens.csv", "admin-token,admin,admin,system:masters\n")
-	server := w.Spawn("kube-apiserver", lab.Command{Name: "kube-apiserver", Args: []string{
-		"--etcd-servers", etcd, "--bind-address", host, "--secure-port", port, "--cert-dir", w.Mkdir("kube"),
-		"--token-auth-file", w.Path("tokens.csv"),
-		"--service-account-issuer", api, "--service-account-jwks-uri", api + "/openid/v1/jwks",
-		"--service-account-key-file", key.Public, "--service-account-signing-key-file", key.Private,
-		"--api-audiences", api, "--authorization-mode", "RBAC", "--service-cluster-ip-range", "10.0.0.0/24",
-	}})
-	cluster := kubeClient{environment: w, api: api}
-	w.Eventually("an API server", func(ctx context.Context) error {
-		select {
-		case <-server.Done():
-			w.Fatalf("kube-apiserver ended:\n%s", server.Stderr())
-		default:
-		}
-		_, err := cluster.do(ctx, http.MethodGet, "/readyz", "")
-		return err
-	})
+	cluster := startKube(w.Lab)
+	api := cluster.api
 	cluster.must("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
 		`{"metadata":{"name":"discovery"},"roleRef":{"apiGroup":"rbac.authorization.k8s.io",`+
 			`"kind":"ClusterRole","name":"system:service-account-issuer-discovery"},"subjects":[{"kind":"Group","apiGroup":"rbac.authorization.k8s.io","name":"system:unauthenticated"}]}`)
@@ -76,48 +44,6 @@ func kubernetesAccount(w *environment) {
 		"no matching CertificateIdentity")
 	w.checkBundle(w.Lab, b)
 	w.proven("a token of a real API server, its keys fetched with the cluster's own CA")
-}
-
-// kubeClient returns a client of the API server with administrator rights.
-type kubeClient struct {
-	*environment
-	api string
-}
-
-func (k kubeClient) do(ctx context.Context, method, path, body string) ([]byte, error) {
-	own, err := os.ReadFile(k.Path("kube", "apiserver.crt")) // the server makes it when it starts
-	if err != nil {
-		return nil, err
-	}
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(own)
-	req, err := http.NewRequestWithContext(ctx, method, k.api+path, bytes.NewReader([]byte(body)))
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("Authorization", "Bearer admin-token")
-	req.Header.Set("Content-Type", "application/json")
-	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}
-	defer transport.CloseIdleConnections()
-	resp, err := (&http.Client{Transport: transport}).Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	data, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode >= 300 {
-		err = fmt.Errorf("%s %s: %s: %s", method, path, resp.Status, data)
-	}
-	return data, err
-}
-
-func (k kubeClient) must(path, body string) []byte {
-	k.Helper()
-	data, err := k.do(k.Context(), http.MethodPost, path, body)
-	if err != nil {
-		k.Fatal(err)
-	}
-	return data
 }
 
 // spiffeWorkload signs as a workload of SPIRE: cosign asks the agent's socket for a JWT-SVID, the CA fetches the keys

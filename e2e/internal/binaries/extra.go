@@ -23,6 +23,8 @@ func Extra() []Tool {
 			Name: "kube-apiserver", Module: "tools/kube", Package: "k8s.io/kubernetes/cmd/kube-apiserver",
 			Version: "v1.35.4",
 		},
+		{Name: "helm", Package: "helm.sh/helm/v4/cmd/helm", Version: "v4.3.2"},
+		{Name: "kubeconform", Package: "github.com/yannh/kubeconform/cmd/kubeconform", Version: "v0.8.0"},
 		{
 			Name: "spire-server", Module: "tools/spire", Package: "github.com/spiffe/spire/cmd/spire-server",
 			Version: "v1.13.3",
