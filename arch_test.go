@@ -127,6 +127,8 @@ var layers = map[string][]string{
 
 	// translates the configuration of a Fulcio; config: what is written is what config accepts
 	"migrate": {"config"},
+	// oidc: the keys of the issuer file, which values contain
+	"migrate/chart": {"oidc"},
 	// stands in front of a running CA; proto: it reads requests and answers, identity: the extensions by name
 	"shadow": {"fault", "identity", "proto"},
 
