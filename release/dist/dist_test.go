@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"debug/elf"
 	"encoding/hex"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -40,7 +41,61 @@ func makeRelease(t *testing.T, name string, targets []build.Target, unsigned boo
 	}); err != nil {
 		t.Fatal(err)
 	}
-	return files(t, out)
+	all := files(t, out)
+	if !unsigned {
+		verify(t, out, source)
+	}
+	return all
+}
+
+// verify runs the commands of the documentation that verify a release, with the program of the release.
+func verify(t *testing.T, dir string, source build.Source) {
+	t.Helper()
+	page, err := os.ReadFile("../../docs/releasing.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, part, _ := strings.Cut(string(page), "\n## Verify\n")
+	_, part, _ = strings.Cut(part, "```sh\n")
+	block, _, ok := strings.Cut(part, "```")
+	if !ok || !strings.Contains(block, "mayfly verify signatures/SHA256SUMS") {
+		t.Fatalf("docs/releasing.md does not say how to verify a release: %q", block)
+	}
+	run := func(script string) error {
+		cmd := exec.CommandContext(t.Context(), "sh", "-ec", script)
+		cmd.Dir, cmd.Env = dir, append(os.Environ(), "PATH="+t.TempDir()+":"+os.Getenv("PATH"))
+		path, _ := strings.CutPrefix(cmd.Env[len(cmd.Env)-1], "PATH=")
+		bin, _, _ := strings.Cut(path, ":")
+		name := (build.Target{OS: runtime.GOOS, Arch: runtime.GOARCH}).Name(source)
+		archive := filepath.Join(dir, name+".tar.gz")
+		// As the page installs it: from the archive.
+		if out, err := exec.CommandContext(t.Context(), "tar", "-xzf", archive, "-C", bin).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		if err := os.Rename(filepath.Join(bin, name, "mayfly"), filepath.Join(bin, "mayfly")); err != nil {
+			t.Fatal(err)
+		}
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	}
+	if err := run(block); err != nil {
+		t.Errorf("%s%v", block, err)
+	}
+	// The list of another release, signed or not, is found out.
+	sums := filepath.Join(dir, Sums)
+	before, err := os.ReadFile(sums)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(sums, append(before, '\n'), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := run(block); err == nil {
+		t.Errorf("a changed %s verifies", Sums)
+	}
 }
 
 // files returns the content of small files and the digest of large ones, by name.
