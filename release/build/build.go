@@ -81,8 +81,6 @@ func environment(t Target) []string {
 	return append(out,
 		"GOOS="+t.OS, "GOARCH="+t.Arch, "CGO_ENABLED=0", "GOAMD64=v1", "GOARM64=v8.0", "GOFIPS140=off", "GOEXPERIMENT=",
 		"GOFLAGS=", "GOENV=off", "GOWORK=off", "GODEBUG=", "GOPROXY=off", "LC_ALL=C",
-		// git must not see a file of the user's that changes what it calls modified.
-		"GIT_CONFIG_NOSYSTEM=1",
 	)
 }
 

@@ -26,8 +26,12 @@ import (
 	"github.com/mayfly-ca/mayfly/release/archive"
 	"github.com/mayfly-ca/mayfly/release/bom"
 	"github.com/mayfly-ca/mayfly/release/build"
+	"github.com/mayfly-ca/mayfly/release/deb"
 	"github.com/mayfly-ca/mayfly/release/image"
+	"github.com/mayfly-ca/mayfly/release/linux"
+	"github.com/mayfly-ca/mayfly/release/pages"
 	"github.com/mayfly-ca/mayfly/release/provenance"
+	"github.com/mayfly-ca/mayfly/release/rpm"
 	"github.com/mayfly-ca/mayfly/release/sign"
 )
 
@@ -58,6 +62,7 @@ type release struct {
 	dir      string // temporary, beside Out
 	binaries []build.Binary
 	programs []*bom.Program
+	made     string // directory of the manual pages and completions; "" if no program has them
 }
 
 // Make makes a release.
@@ -79,6 +84,11 @@ func Make(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	r := &release{Options: o, dir: dir}
+	defer func() {
+		if r.made != "" {
+			err = errors.Join(err, os.RemoveAll(r.made))
+		}
+	}()
 	for _, step := range []struct {
 		name string
 		run  func(context.Context) error
@@ -86,7 +96,9 @@ func Make(ctx context.Context, o Options) (err error) {
 		{"fetch modules", func(ctx context.Context) error { return build.Modules(ctx, o.Source.Root, o.Targets) }},
 		{"compile", r.compile},
 		{"bills of materials", r.bills},
+		{"manual pages and completions", r.pages},
 		{"archives", r.archives},
+		{"packages", r.packages},
 		{"container image", r.images},
 		{"provenance and checksums", r.account},
 		{"signatures", r.sign},
@@ -141,6 +153,61 @@ func (r *release) bills(context.Context) error {
 	return nil
 }
 
+// pages has the program write its manual pages and completions. They are the same for every platform; the program of
+// this machine makes them.
+func (r *release) pages(ctx context.Context) error {
+	if !slices.ContainsFunc(r.binaries, func(b build.Binary) bool { return !b.Client }) {
+		return nil
+	}
+	var err error
+	if r.made, err = os.MkdirTemp("", "mayfly-pages-"); err != nil {
+		return err
+	}
+	program, ok := r.host()
+	if !ok {
+		target := build.Target{OS: runtime.GOOS, Arch: runtime.GOARCH, Package: "./cmd/mayfly"}
+		if program, err = build.Build(ctx, r.Source, target, filepath.Join(r.made, target.Command())); err != nil {
+			return err
+		}
+	}
+	return pages.Write(ctx, program.Path, r.Source.Date, r.made)
+}
+
+// written returns the manual pages and completions as files of an archive.
+func (r *release) written() ([]archive.File, error) {
+	var out []archive.File
+	for _, dir := range []string{pages.Manuals, pages.Completions} {
+		entries, err := os.ReadDir(filepath.Join(r.made, dir)) // sorted by name
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range entries {
+			text, err := os.ReadFile(filepath.Join(r.made, dir, e.Name()))
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, archive.File{Name: dir + "/" + e.Name(), Data: text})
+		}
+	}
+	return out, nil
+}
+
+// packages makes the packages of Linux distributions.
+func (r *release) packages(ctx context.Context) error {
+	for _, b := range r.linux() {
+		p := linux.Package{
+			Version: r.Source.Version, Arch: b.Arch, Time: r.Source.Date, Binary: b.Path, Repository: r.Source.Root,
+			Manuals: filepath.Join(r.made, pages.Manuals), Completions: filepath.Join(r.made, pages.Completions),
+		}
+		for _, format := range []func(context.Context, linux.Package, string) (string, error){deb.Build, rpm.Build} {
+			if _, err := format(ctx, p, r.dir); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // documents are the files of the repository that archives contain.
 var documents = []string{"LICENSE", "README.md", "CHANGELOG.md"}
 
@@ -157,6 +224,13 @@ func (r *release) archives(context.Context) error {
 				return err
 			}
 			files = append(files, archive.File{Name: name, Data: text})
+		}
+		if !b.Client {
+			made, err := r.written()
+			if err != nil {
+				return err
+			}
+			files = append(files, made...)
 		}
 		pack, suffix := archive.TarGz, ".tar.gz"
 		if b.OS == "windows" {
