@@ -38,8 +38,8 @@ import (
 	"github.com/mayfly-ca/mayfly/tlog"
 )
 
-// format is the version of archives that this package writes and reads.
-const format = 1
+// Format is the version of archives that this package writes, and the newest that this package reads.
+const Format = 1
 
 // The names of the entries of an archive. Directories end with a slash.
 const (
@@ -114,7 +114,7 @@ func Write(ctx context.Context, w io.Writer, o Options) (m *Manifest, finish fun
 		return nil, finish, err
 	}
 	b := &writer{o: o, cfg: cfg, out: tar.NewWriter(w), names: map[string]bool{}, manifest: Manifest{
-		Format: format, Tool: o.Tool, Begun: o.Now().UTC(), Config: filepath.Base(o.Path), Digest: cfg.Digest,
+		Format: Format, Tool: o.Tool, Begun: o.Now().UTC(), Config: filepath.Base(o.Path), Digest: cfg.Digest,
 		Final: o.Final, Logs: []Log{}, Environment: cfg.Environment(), Omitted: []string{},
 	}}
 	if b.manifest.Dir, err = filepath.Abs(filepath.Dir(o.Path)); err != nil {

@@ -256,7 +256,7 @@ func (x *reader) readManifest(r io.Reader) error {
 	}
 	m := x.manifest
 	switch {
-	case m.Format > format:
+	case m.Format > Format:
 		return fmt.Errorf("a newer mayfly (%s) wrote the archive in format %d; use that version", m.Tool, m.Format)
 	case m.Format < 1:
 		return errors.New("the format is missing")

@@ -18,8 +18,8 @@ import (
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
-// stateVersion is the layout of the state directory that this binary reads and writes.
-const stateVersion = 1
+// Format is the version of the state directory that this package reads and writes.
+const Format = 1
 
 // State is the directory of "mayfly dev".
 type State struct {
@@ -51,10 +51,10 @@ func ReadState(dir string) (*State, error) {
 		return nil, fault.Cure(fmt.Errorf("%s: %w", s.Path("state.json"), err),
 			"restore the file, or choose another directory with --dir")
 	}
-	if s.Version > stateVersion {
+	if s.Version > Format {
 		return nil,
 			fmt.Errorf("%s was written by a newer mayfly (layout %d; this version supports up to %d); use that "+
-				"version, or choose another directory with --dir", dir, s.Version, stateVersion)
+				"version, or choose another directory with --dir", dir, s.Version, Format)
 	}
 	if s.Version < 1 {
 		return nil,
@@ -101,7 +101,7 @@ func newState(dir string) (*State, error) {
 					"new directory with --dir", dir, e.Name())
 		}
 	}
-	s := &State{Version: stateVersion, Created: time.Now().UTC().Truncate(time.Second), dir: dir, fresh: true}
+	s := &State{Version: Format, Created: time.Now().UTC().Truncate(time.Second), dir: dir, fresh: true}
 	if err := s.save(); err != nil {
 		return nil, fault.Cure(fmt.Errorf("state directory: %w", err), "choose another with --dir")
 	}

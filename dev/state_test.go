@@ -2,6 +2,7 @@ package dev
 
 import (
 	"bytes"
+	"fmt"
 	"log/slog"
 	"maps"
 	"os"
@@ -22,7 +23,7 @@ func TestDevKeepsKeys(t *testing.T) {
 			"trusted_root.json",
 		} {
 			dir := t.TempDir()
-			s := &State{dir: dir, Version: stateVersion, Issuer: "http://127.0.0.1:1"}
+			s := &State{dir: dir, Version: Format, Issuer: "http://127.0.0.1:1"}
 			if err := s.complete(); err != nil {
 				t.Fatal(err)
 			}
@@ -88,5 +89,23 @@ func TestDevRefuses(t *testing.T) {
 		if path := filepath.Join(dir, name); before[path] != after[path] {
 			t.Errorf("%s changed", name)
 		}
+	}
+}
+
+// A directory of a newer version is refused with both versions, and stays as it is.
+func TestDevNewerState(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	text := fmt.Sprintf(`{"version": %d, "issuer": "http://127.0.0.1:1"}`, Format+1)
+	if err := os.WriteFile(filepath.Join(dir, "state.json"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	before := ondisk.Contents(t, dir)
+	want := fmt.Sprintf("%s was written by a newer mayfly (layout %d; this version supports up to %d)", dir, Format+1, Format)
+	if _, err := OpenState(dir); err == nil || !strings.Contains(err.Error(), want) {
+		t.Error(err)
+	}
+	if after := ondisk.Contents(t, dir); !maps.Equal(before, after) {
+		t.Error("the directory changed")
 	}
 }

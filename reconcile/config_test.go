@@ -110,3 +110,20 @@ func FuzzState(f *testing.F) {
 		}
 	})
 }
+
+// The state of another version is refused: a newer one with both versions and a choice, and an older one with the cure.
+func TestStateOfOtherFormat(t *testing.T) {
+	t.Parallel()
+	for state, want := range map[string]string{
+		`{"version":2}`: "a newer mayfly wrote the state of the auditor (format 2; this version reads 1); use that version",
+		`{"version":0}`: "the state of the auditor has the format 0, not 1; remove it",
+		`{}`:            "the state of the auditor has the format 0, not 1; remove it",
+	} {
+		_, err := reconcile.NewAuditor(reconcile.AuditorOptions{
+			Every: time.Minute, Now: time.Now, Load: func() ([]byte, error) { return []byte(state), nil },
+		})
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", state, err)
+		}
+	}
+}

@@ -62,9 +62,9 @@ func OpenAlarms(journal string) (open []Alarm, quarantined map[string]string, er
 	return in.Alarms, in.Quarantined, nil
 }
 
-// stateVersion is the version of the state's format. Any other version is refused: an operator can remove the state,
-// and everything is read again.
-const stateVersion = 1
+// Format is the version of the saved state of an auditor. Any other version is refused. An operator can remove the
+// state: everything is read again, and each alarm whose cause is still there is raised again.
+const Format = 1
 
 // savedState is the state of an auditor in JSON: how far everything has been read, and what is still open. Logs and
 // journals are numbered by their places in the lists.
@@ -155,7 +155,7 @@ func (a *Auditor) save() error {
 }
 
 func (a *Auditor) dump() savedState {
-	out := savedState{Version: stateVersion, Alarms: a.alarms.open, Quarantined: a.alarms.quarantined}
+	out := savedState{Version: Format, Alarms: a.alarms.open, Quarantined: a.alarms.quarantined}
 	for sum := range a.keys.hashes {
 		out.Keys = append(out.Keys, hex.EncodeToString(sum[:]))
 	}
@@ -233,10 +233,13 @@ func (a *Auditor) restore(data []byte) error {
 	if err := json.Unmarshal(data, &in); err != nil {
 		return fmt.Errorf("the state of the auditor cannot be parsed: %w; remove it to read everything again", err)
 	}
-	if in.Version != stateVersion {
-		return fmt.Errorf("the state of the auditor has the version %d, not %d; remove it, and everything is read "+
-			"again",
-			in.Version, stateVersion)
+	if in.Version > Format {
+		return fmt.Errorf("a newer mayfly wrote the state of the auditor (format %d; this version reads %d); use that "+
+			"version, or remove the state: everything is read again", in.Version, Format)
+	}
+	if in.Version != Format {
+		return fmt.Errorf("the state of the auditor has the format %d, not %d; remove it: everything is read again",
+			in.Version, Format)
 	}
 	a.alarms.open = in.Alarms
 	if in.Quarantined != nil {

@@ -21,11 +21,13 @@ import (
 
 // The files of the shards, in the directory of the first one.
 const (
-	stateFile    = "shards.json"
-	stateLock    = "shards.lock"
-	shardsDir    = "shards"
-	stateVersion = 1
+	stateFile = "shards.json"
+	stateLock = "shards.lock"
+	shardsDir = "shards"
 )
+
+// Format is the version of the list of shards that this package reads and writes.
+const Format = 1
 
 // Overlap is how long a shard continues after the next one has become active. It is longer than the life of a
 // certificate, so that at any time the window of one shard covers a certificate issued now.
@@ -141,11 +143,11 @@ func (c Config) parseState(data []byte) ([]Shard, error) {
 	if err := json.Unmarshal(data, &s); err != nil {
 		return nil, fault.Cure(fmt.Errorf("%s: %w", path, err), "restore it")
 	}
-	if s.Version > stateVersion {
+	if s.Version > Format {
 		return nil,
 			fmt.Errorf("%s was written by a newer mayfly (file version %d, this one supports %d); use that version",
 				path,
-				s.Version, stateVersion)
+				s.Version, Format)
 	}
 	if s.Version < 1 || len(s.Shards) == 0 || s.Shards[0].Name != "" {
 		return nil, fmt.Errorf("%s does not begin with the first shard; restore it", path)
@@ -172,7 +174,7 @@ func (c Config) parseState(data []byte) ([]Shard, error) {
 }
 
 func (c Config) save(shards []Shard) error {
-	data, err := json.MarshalIndent(state{Version: stateVersion, Shards: shards}, "", "  ")
+	data, err := json.MarshalIndent(state{Version: Format, Shards: shards}, "", "  ")
 	if err != nil {
 		return err
 	}

@@ -82,7 +82,7 @@ func TestInitRefused(t *testing.T) {
 	}
 	for want, more := range map[string]string{
 		"--url: \"x\" is not the URL":              "--url x",
-		"--tls: the certificate of the server":     "--acme",
+		"--tls: the server's TLS certificate has":  "--acme",
 		"--profile: the profile \"x\" is unknown":  "--profile x",
 		"--ca-key names a key outside":             "--ca-key awskms:///x",
 		"write one of --password-env":              "--password-env A",

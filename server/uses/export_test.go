@@ -2,6 +2,8 @@ package uses
 
 import (
 	"bytes"
+	"encoding/binary"
+	"hash/crc32"
 	"testing"
 	"time"
 )
@@ -39,4 +41,12 @@ func FuzzRead(f *testing.F) {
 			}
 		}
 	})
+}
+
+// OfFormat returns the content of a file of another format, with a header that is otherwise right.
+func OfFormat(content []byte, format uint64) []byte {
+	out := bytes.Clone(content)
+	binary.BigEndian.PutUint64(out[16:], format)
+	binary.BigEndian.PutUint32(out[sumAt:], crc32.Checksum(out[:sumAt], castagnoli))
+	return out
 }

@@ -28,11 +28,13 @@ import (
 //
 // Numbers are big-endian; other bytes are zero.
 const (
-	recordSize  = 64
-	sumAt       = recordSize - 4
-	fileVersion = 1
-	magic       = "mayfly token use"
+	recordSize = 64
+	sumAt      = recordSize - 4
+	magic      = "mayfly token use"
 )
+
+// Format is the version of the file of token uses that this package reads and writes.
+const Format = 1
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -52,7 +54,7 @@ type stored struct {
 func (h header) encode() []byte {
 	out := make([]byte, recordSize)
 	copy(out, magic)
-	binary.BigEndian.PutUint64(out[16:], fileVersion)
+	binary.BigEndian.PutUint64(out[16:], Format)
 	binary.BigEndian.PutUint64(out[24:], uint64(h.born.UnixNano())) //nolint:gosec // read back as signed
 	binary.BigEndian.PutUint64(out[32:], uint64(h.forgotten))       //nolint:gosec // read back as signed
 	return sealed(out)
@@ -97,8 +99,9 @@ func read(in io.Reader, each func(stored)) (h header, end int64, err error) {
 		return h, 0, &damage{0, "it is not a file with uses of tokens"}
 	case !intact(record):
 		return h, 0, &damage{0, "the header does not match its checksum"}
-	case binary.BigEndian.Uint64(record[16:]) != fileVersion:
-		return h, 0, &damage{16, "another version of mayfly has written it"}
+	case binary.BigEndian.Uint64(record[16:]) != Format:
+		return h, 0, fmt.Errorf("a newer mayfly wrote the file (format %d; this version reads %d); use that version",
+			binary.BigEndian.Uint64(record[16:]), Format)
 	}
 	h.born = time.Unix(0, int64(binary.BigEndian.Uint64(record[24:]))) //nolint:gosec // written as signed
 	h.forgotten = int64(binary.BigEndian.Uint64(record[32:]))          //nolint:gosec // written as signed
@@ -246,7 +249,7 @@ func (l *Local) load(name string) error {
 			"budget-unavailable: issue", name, err)
 	}
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", name, err)
 	}
 	if l.born = h.born; now.Before(l.born) { // the clock was ahead when the file was created
 		l.born = now

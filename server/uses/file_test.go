@@ -136,6 +136,12 @@ func TestDamage(t *testing.T) {
 			t.Fatalf("byte %d: %v", at, err)
 		}
 	}
+	if _, err := reopen(uses.OfFormat(whole, uses.Format+1)); err == nil ||
+		!strings.Contains(err.Error(), name+": a newer mayfly wrote the file (format 2;") {
+		t.Errorf("a file of a newer format: %v", err)
+	} else if data, err := os.ReadFile(name); err != nil || !bytes.Equal(data, uses.OfFormat(whole, uses.Format+1)) {
+		t.Errorf("the file of a newer format changed: %v", err)
+	}
 	gap := bytes.Clone(whole)
 	clear(gap[64:128])
 	if _, err := reopen(gap); err == nil {

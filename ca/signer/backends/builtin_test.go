@@ -15,7 +15,9 @@ func TestBuiltIn(t *testing.T) {
 	want := []version.KeyBackend{
 		{Name: "file"},
 		{Name: "kms", Services: []string{"AWS KMS", "Google Cloud KMS", "Azure Key Vault", "HashiCorp Vault or OpenBao"}},
-		{Name: "pkcs11"}, {Name: "tink"}, {Name: "ephemeral"},
+		{Name: "pkcs11"},
+		{Name: "tink"},
+		{Name: "ephemeral"},
 	}
 	if diff := cmp.Diff(want, backends.BuiltIn()); diff != "" {
 		t.Error(diff)

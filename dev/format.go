@@ -1,4 +1,0 @@
-package dev
-
-// Format is the version of the state directory that this package reads and writes.
-const Format = stateVersion
