@@ -17,7 +17,7 @@ TEST_TIMEOUT := 20m
 RACE := $(shell command -v $$($(GO) env CC) >/dev/null 2>&1 && echo -race)
 
 .PHONY: help dev build hsm test race check lint generate check-generate breaking fuzz bench bench-save bench-reconcile pgo
-.PHONY: release release-modules check-release build-fips soak crash crowd mutants outdated alerts e2e e2e-all e2e-keys e2e-kube e2e-shared replicas clean
+.PHONY: release release-modules check-release build-fips soak crash crowd shadow mutants outdated alerts e2e e2e-all e2e-keys e2e-kube e2e-shared replicas clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -137,6 +137,10 @@ crash: ## fail each system call of the logs in this process and each write of a 
 ONLY ?=
 mutants: ## plant small defects one at a time, and report those that no test detects; ONLY=area, or ONLY="area: words"
 	$(GO) run ./testkit/mutants $(if $(ONLY),-only "$(ONLY)")
+
+SHADOW ?= 100000
+shadow: ## send SHADOW requests with 20 planted differences through "mayfly shadow", and measure how much longer callers wait (some 10 minutes)
+	MAYFLY_SHADOW=$(SHADOW) $(GO) test $(NOPGO) -count=1 -timeout 60m -parallel 1 -run 'TestLoad|TestLatency' -v ./shadow
 
 CROWD ?= 10000
 crowd: ## open CROWD idle, half-sent or flooding connections from one address while another client signs (some 10 minutes)

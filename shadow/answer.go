@@ -47,8 +47,10 @@ type received struct {
 }
 
 // read decodes an answer. It never fails: what it cannot read is the problem of the answer.
-func (r received) read(api API) answer {
-	a := answer{status: r.status}
+func (r received) read(api API) (a answer) {
+	a.status = r.status
+	// The library of protobuf writes some blanks as U+00A0, at random by build.
+	defer func() { a.message = strings.ReplaceAll(a.message, "\u00a0", " ") }()
 	if api == GRPC {
 		a.readGRPC(r)
 		return a

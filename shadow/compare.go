@@ -156,7 +156,7 @@ func (c *comparison) refused() {
 	case up.reason != "" && up.reason != own.reason:
 		c.add(what{Reason, ""}, plain("%s", up.reason), plain("%s", own.reason))
 	case up.message != own.message:
-		c.add(what{Message, string(own.reason)}, messageOf(up), messageOf(own)).because(c.refusals()...)
+		c.add(what{Message, string(own.reason)}, messageOf(up), messageOf(own)).because(c.texts()...)
 	}
 	c.httpStatus()
 }
@@ -198,6 +198,22 @@ func (c *comparison) failures() []string {
 	return nil
 }
 
+// tooLarge reports whether the own side refused the request for its size. The library of gRPC gives no reason.
+func (c *comparison) tooLarge() bool {
+	return c.own.reason == fault.RequestTooLarge || c.own.reason == "" && c.own.code == codes.ResourceExhausted
+}
+
+// texts returns the rows that explain that two refusals with one code have different texts.
+func (c *comparison) texts() []string {
+	switch {
+	case c.tooLarge():
+		return []string{rowSizes}
+	case c.own.reason == "" || c.own.reason == fault.RequestMalformed: // the text is that of a library
+		return []string{rowTexts}
+	}
+	return refusalRows[c.own.reason]
+}
+
 // refusals returns the rows that explain that one side refuses, or refuses in another way.
 func (c *comparison) refusals() []string {
 	if c.upstreamFailed() {
@@ -212,8 +228,13 @@ func (c *comparison) refusals() []string {
 	if c.own.reason.Kind() == fault.Unavailable && !c.up.issued() {
 		return []string{rowFails}
 	}
-	if c.own.reason == fault.ClaimMissing && c.own.claim == "sub" {
+	switch {
+	case c.own.reason == fault.ClaimMissing && c.own.claim == "sub":
 		return []string{rowSub}
+	case c.own.reason == fault.KeyMalformed && bytes.Count(c.exchange.body, []byte("-----BEGIN ")) > 1:
+		return []string{rowBlocks}
+	case c.tooLarge():
+		return []string{rowSizes}
 	}
 	return refusalRows[c.own.reason]
 }

@@ -41,7 +41,7 @@ const (
 )
 
 // DefaultQueue is the memory for requests that wait to be compared, in bytes.
-const DefaultQueue = 128 << 20
+const DefaultQueue = 256 << 20
 
 // Processors returns how many comparisons may compute at once: half of the processors, so that the others serve
 // clients.

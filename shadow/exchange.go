@@ -71,7 +71,7 @@ type exchange struct {
 }
 
 // overhead is what an exchange costs in memory besides its bytes.
-const overhead = 4 << 10
+const overhead = 2 << 10
 
 // size is about how many bytes of memory an exchange occupies.
 func (x *exchange) size() int64 {

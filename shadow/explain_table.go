@@ -12,6 +12,9 @@ const (
 	rowSub       = "no `sub` in a token of the type `email` or `chainguard-identity`"
 	rowTokens    = "tokens"
 	rowSizes     = "sizes"
+	rowBlocks    = "a second PEM block after the key"
+	rowASCII     = "an email address with characters outside ASCII"
+	rowTexts     = "texts of libraries, such as those about JSON or bytes of protobuf that cannot be decoded"
 	rowAbsent    = "a claim that a template reads is absent or null"
 	rowLists     = "a claim that is a list or an object"
 	rowHash      = "`#`, `?`, `[` and `]` in the parts of a name"
@@ -31,7 +34,7 @@ var refusalRows = map[fault.Reason][]string{
 	fault.TokenNotYetValid:   {rowTokens},
 	fault.TokenTooLongLived:  {rowTokens},
 	fault.ClaimMissing:       {rowAbsent},
-	fault.ClaimInvalid:       {rowLists, rowUnsafe, rowInvisible, rowHash, rowAdjacent, rowDefaults},
+	fault.ClaimInvalid:       {rowLists, rowUnsafe, rowInvisible, rowHash, rowAdjacent, rowDefaults, rowASCII},
 	fault.IdentityNotAllowed: {rowDomain},
 	fault.RequestTooLarge:    {rowSizes},
 }

@@ -239,6 +239,27 @@ func observe(r *http.Response) error {
 	return nil
 }
 
+// held is a [http.ResponseWriter] that sends an answer of gRPC that is a header alone (Trailers-Only) together with the
+// end of its stream, as the upstream did: clients expect the status there.
+type held struct {
+	http.ResponseWriter
+	*observed
+}
+
+// FlushError implements the method that [http.ResponseController] calls.
+func (h held) FlushError() error {
+	if r := h.response; r != nil && r.Header.Get("Grpc-Status") != "" {
+		return nil
+	}
+	return http.NewResponseController(h.ResponseWriter).Flush()
+}
+
+// Flush implements [http.Flusher].
+func (h held) Flush() { _ = h.FlushError() } // an error means that the client has left
+
+// Unwrap is for [http.ResponseController].
+func (h held) Unwrap() http.ResponseWriter { return h.ResponseWriter }
+
 // copied is a body that is copied while it is read.
 type copied struct {
 	io.ReadCloser
@@ -289,7 +310,7 @@ func label(api API) string {
 func (p *Proxy) pass(w http.ResponseWriter, r *http.Request) {
 	o := &observed{}
 	defer func() { p.count(other, byUpstream, o) }()
-	p.forward.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), observedKey{}, o)))
+	p.forward.ServeHTTP(held{w, o}, r.WithContext(context.WithValue(r.Context(), observedKey{}, o)))
 }
 
 func (p *Proxy) count(api API, by string, o *observed) {
@@ -320,7 +341,7 @@ func (p *Proxy) certificate(w http.ResponseWriter, r *http.Request, api API) {
 	r.Body = &copied{ReadCloser: r.Body, keep: func(b []byte) { keep(&o.request, b, maxRequest) }, end: func() {}}
 	// The answer may end with a panic, which tells the server that it is not whole.
 	defer func() { p.done(r.Context(), x, o, by) }()
-	p.forward.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), observedKey{}, o)))
+	p.forward.ServeHTTP(held{w, o}, r.WithContext(context.WithValue(r.Context(), observedKey{}, o)))
 }
 
 // done gives an exchange to the comparer, unless the client has left before it had the answer.

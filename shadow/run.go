@@ -35,8 +35,12 @@ func (p *Proxy) Run(ctx context.Context, l Listeners, dir string) error {
 	defer background.Wait()
 	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	background.Go(func() { p.comparer.run(inner, drainTime) })
-	background.Go(func() { p.check(inner) })
+	checked := make(chan struct{})
+	background.Go(func() {
+		<-checked // whether the upstream is a mayfly decides what explains a difference
+		p.comparer.run(inner, drainTime)
+	})
+	background.Go(func() { p.check(inner, func() { close(checked) }) })
 	background.Go(func() { p.followPlan(inner, dir) })
 	failed := make(chan error, len(l.API)+1)
 	var servers []*http.Server
@@ -113,11 +117,12 @@ func (p *Proxy) followPlan(ctx context.Context, dir string) {
 	}
 }
 
-// check asks the upstream at intervals whether it is there, and whether it is a mayfly.
-func (p *Proxy) check(ctx context.Context) {
+// check asks the upstream at intervals whether it is there, and whether it is a mayfly. It calls checked after the first
+// time.
+func (p *Proxy) check(ctx context.Context, checked func()) {
 	tick := time.NewTicker(checkEvery)
 	defer tick.Stop()
-	for {
+	for first := true; ; first = false {
 		cause := p.checkOnce(ctx)
 		if was := *p.reachable.Swap(&cause); (was == "") != (cause == "") {
 			if cause == "" {
@@ -131,6 +136,9 @@ func (p *Proxy) check(ctx context.Context) {
 			value = 1
 		}
 		p.metrics.reachable.Set(value)
+		if first {
+			checked()
+		}
 		select {
 		case <-ctx.Done():
 			return

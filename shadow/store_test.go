@@ -177,7 +177,7 @@ func TestRowsExist(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile("../docs/compatibility.md")
 	must(t, err)
-	all := []string{rowFails, rowBearer, rowSubjectID, rowNotBefore, rowChain, rowSub}
+	all := []string{rowFails, rowBearer, rowSubjectID, rowNotBefore, rowChain, rowSub, rowBlocks, rowTexts}
 	for _, rows := range refusalRows {
 		all = append(all, rows...)
 	}

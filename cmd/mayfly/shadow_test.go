@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -10,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/mayfly-ca/mayfly/shadow"
 	"github.com/mayfly-ca/mayfly/testkit/idp"
@@ -124,7 +127,8 @@ func TestShadow(t *testing.T) {
 	if err := p.cmd.Wait(); err != nil {
 		t.Errorf("%v\n%s", err, p.logs)
 	}
-	if r, err := report(); err != nil || r.Equal < int64(2*len(requests)) || r.Different+r.Explained != 0 || r.Starts != 2 {
+	r, err := report()
+	if err != nil || r.Equal < int64(2*len(requests)) || r.Different+r.Explained != 0 || r.Starts != 2 {
 		t.Errorf("%v %+v", err, r)
 	}
 	for _, form := range [][]string{nil, {"--html"}} {
@@ -153,5 +157,50 @@ func TestShadowRefuses(t *testing.T) {
 		if e, ok := err.(*exec.ExitError); !ok || e.ExitCode() != 2 { //nolint:errorlint // Output returns it as it is
 			t.Errorf("%v: %v %s", args, err, out)
 		}
+	}
+}
+
+// Requests of every kind get the same answers from a released Fulcio through a shadow as without it, byte for byte
+// except for what varies from run to run, and the report explains each difference.
+func TestShadowOfFulcio(t *testing.T) {
+	t.Parallel()
+	path := os.Getenv(fulcioEnv)
+	if path == "" {
+		t.Skip(fulcioEnv + " is not set; make e2e sets it")
+	}
+	provider, keys := idp.New(t, idp.Options{}), pki.New(pki.Options{})
+	fulcio := startFulcio(t, fulcioSetup{path: path, pki: keys, issuer: provider.URL()})
+	dir := t.TempDir()
+	for name, data := range map[string][]byte{
+		"chain.pem": keys.ChainPEM(),
+		"identity.yaml": fmt.Appendf(nil, "oidc-issuers:\n  %q: {issuer-url: %q, client-id: sigstore, type: email}\n",
+			provider.URL(), provider.URL()),
+		"mayfly.yaml": []byte("identity: {file: identity.yaml}\nca:\n  file: {chain: chain.pem, key: key.pem}\n" +
+			"ct:\n  embedded: {dir: log, origin: mayfly.local/ct}\n"),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := startShadow(t, dir, "--upstream", fulcio.rest, "--upstream-grpc", "http://"+fulcio.grpc, "--show-values")
+	w := newWire(t, fulcio, provider)
+	w.settled(t)
+	direct := w.all(t)
+	w.server.rest, w.server.grpc = p.url, strings.TrimPrefix(p.url, "http://")
+	for name, answer := range w.all(t) {
+		// This header is about one connection: Fulcio closes its own after a body that is too large.
+		if diff := gocmp.Diff(strings.ReplaceAll(direct[name], "Connection: close\n", ""), answer); diff != "" {
+			t.Errorf("%s: (-direct +shadow)\n%s", name, diff)
+		}
+	}
+	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.cmd.Wait(); err != nil {
+		t.Errorf("%v\n%s", err, p.logs)
+	}
+	out, err := process.Mayfly(dir, "shadow", "report", "shadow")
+	if err != nil || !strings.Contains(out, "NotBefore") {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
