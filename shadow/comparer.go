@@ -57,7 +57,9 @@ type comparer struct {
 	show    func(value) string
 	key     [32]byte // of digests; it exists only in this process
 
-	limit   int64 // bytes
+	asking  atomic.Int64 // callers that wait for an answer
+	gate    sync.Mutex   // of the worker that waits for a pause between callers
+	limit   int64        // bytes
 	waiting atomic.Int64
 	queue   chan *exchange
 	dropped atomic.Int64
@@ -161,6 +163,7 @@ func (c *comparer) work(ctx, work context.Context) {
 	for work.Err() == nil {
 		select {
 		case x := <-c.queue:
+			c.pause()
 			c.one(work, x)
 			continue
 		default:
@@ -170,6 +173,7 @@ func (c *comparer) work(ctx, work context.Context) {
 		}
 		select {
 		case x := <-c.queue:
+			c.pause()
 			c.one(work, x)
 		case <-ctx.Done():
 		}
@@ -191,6 +195,23 @@ func (c *comparer) record(r Record) {
 	if err := c.store.Add(r); err != nil {
 		c.metrics.records.Inc()
 		c.log.Error("a record was not written", "cause", err.Error())
+	}
+}
+
+// The bounds of [comparer.pause].
+const (
+	longestPause = 10 * time.Millisecond
+	pauseStep    = time.Millisecond
+	backlog      = 100 // comparisons that wait; with more of them, no worker pauses
+)
+
+// pause waits until no caller waits for an answer, so that a comparison does not compete with them for processors, which
+// the upstream on the same machine needs too. It ends soon in any case: otherwise a busy CA would never be compared.
+func (c *comparer) pause() {
+	c.gate.Lock()
+	defer c.gate.Unlock()
+	for end := time.Now().Add(longestPause); c.asking.Load() > 0 && len(c.queue) < backlog && time.Now().Before(end); {
+		time.Sleep(pauseStep)
 	}
 }
 

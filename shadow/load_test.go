@@ -77,45 +77,6 @@ func TestLoad(t *testing.T) {
 	t.Logf("%d requests, %d equal, %d different", n, r.Equal, r.Different)
 }
 
-// With a shadow, 99 of 100 callers wait at most 5 ms longer.
-func TestLatency(t *testing.T) {
-	if os.Getenv(requestsEnv) == "" {
-		t.Skip("make shadow measures it, on a machine that does nothing else")
-	}
-	w := newWorld(t)
-	up := site(t, w.upstream)
-	p := w.run(up, nil)
-	const count, rate = 3000, 150
-	measure := func(url string) time.Duration {
-		took := make([]time.Duration, count)
-		var all sync.WaitGroup
-		tick := time.NewTicker(time.Second / rate)
-		defer tick.Stop()
-		for i := range count {
-			<-tick.C
-			all.Go(func() {
-				began := time.Now()
-				if got := post(t, url, w.requests[i%len(w.requests)].JSON); got.status != http.StatusOK {
-					t.Error(got.status)
-				}
-				took[i] = time.Since(began)
-			})
-		}
-		all.Wait()
-		slices.Sort(took)
-		return took[count*99/100]
-	}
-	measure(up.REST.String()) // warms up both
-	direct, shadowed := measure(up.REST.String()), measure(p.url)
-	t.Logf("p99 %s directly, %s with a shadow", direct, shadowed)
-	if shadowed-direct > 5*time.Millisecond {
-		t.Errorf("p99 is %s directly, and %s with a shadow", direct, shadowed)
-	}
-	if r := p.report(); r.Equal != count {
-		t.Errorf("%+v", r)
-	}
-}
-
 // A slow upstream delays nobody but its own callers, and a caller who leaves is not counted as a failure.
 func TestSlowUpstream(t *testing.T) {
 	t.Parallel()

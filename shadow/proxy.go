@@ -323,6 +323,8 @@ func (p *Proxy) count(api API, by string, o *observed) {
 // certificate serves a request for a certificate: by the candidate if the plan says so, or else by the upstream, and
 // then it is compared.
 func (p *Proxy) certificate(w http.ResponseWriter, r *http.Request, api API) {
+	p.comparer.asking.Add(1)
+	defer p.comparer.asking.Add(-1)
 	by := byUpstream
 	if !p.plan.Load().nothing {
 		var done bool

@@ -3,14 +3,18 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
 
@@ -202,5 +206,52 @@ func TestShadowOfFulcio(t *testing.T) {
 	out, err := process.Mayfly(dir, "shadow", "report", "shadow")
 	if err != nil || !strings.Contains(out, "NotBefore") {
 		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// With a shadow, 99 of 100 callers wait at most 5 ms longer.
+func TestShadowLatency(t *testing.T) { //nolint:paralleltest // it measures
+	if os.Getenv("MAYFLY_SHADOW") == "" {
+		t.Skip("make shadow measures it, on a machine that does nothing else")
+	}
+	provider := idp.New(t, idp.Options{})
+	ca := process.Serve(t, process.Setup{PKI: pki.New(pki.Options{}), Issuer: provider.URL(), One: true})
+	requests := process.Requests(t, provider)
+	p := startShadow(t, ca.Dir, "--upstream", "http://"+ca.HTTP)
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
+	const count, rate = 3000, 100
+	measure := func(url string) []time.Duration {
+		took := make([]time.Duration, count)
+		var all sync.WaitGroup
+		tick := time.NewTicker(time.Second / rate)
+		defer tick.Stop()
+		for i := range count {
+			<-tick.C
+			all.Go(func() {
+				began := time.Now()
+				resp, err := client.Post(url+"/api/v2/signingCert", "application/json",
+					bytes.NewReader(requests[i%len(requests)].JSON))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				_, err = io.Copy(io.Discard, resp.Body)
+				if err = errors.Join(err, resp.Body.Close()); err != nil || resp.StatusCode != http.StatusOK {
+					t.Error(resp.Status, err)
+				}
+				took[i] = time.Since(began)
+			})
+		}
+		all.Wait()
+		slices.Sort(took)
+		return took
+	}
+	direct := "http://" + ca.HTTP
+	measure(direct) // warms up
+	without, with := measure(direct), measure(p.url)
+	const p50, p99 = count / 2, count * 99 / 100
+	t.Logf("directly: p50 %s, p99 %s; with a shadow: p50 %s, p99 %s", without[p50], without[p99], with[p50], with[p99])
+	if with[p99]-without[p99] > 5*time.Millisecond {
+		t.Error("99 of 100 callers wait more than 5 ms longer")
 	}
 }
