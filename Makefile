@@ -140,7 +140,8 @@ mutants: ## plant small defects one at a time, and report those that no test det
 
 SHADOW ?= 100000
 shadow: ## send SHADOW requests with 20 planted differences through "mayfly shadow", and measure how much longer callers wait (some 10 minutes)
-	MAYFLY_SHADOW=$(SHADOW) $(GO) test $(NOPGO) -count=1 -timeout 60m -parallel 1 -run 'TestLoad|TestLatency' -v ./shadow
+	MAYFLY_SHADOW=$(SHADOW) $(GO) test $(NOPGO) -count=1 -timeout 60m -p 1 -parallel 1 \
+		-run 'TestLoad|TestShadowLatency' -v ./shadow ./cmd/mayfly
 
 CROWD ?= 10000
 crowd: ## open CROWD idle, half-sent or flooding connections from one address while another client signs (some 10 minutes)

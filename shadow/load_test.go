@@ -116,7 +116,8 @@ func TestSlowUpstream(t *testing.T) {
 	}
 	close(release)
 	all.Wait()
-	if r := p.report(); r.Equal != int64(len(w.requests)+20) || len(r.NotCompared) != 0 {
+	// The upstream may have answered the impatient one, too, before it noticed.
+	if r := p.report(); r.Equal < int64(len(w.requests)+20) || r.Compared != r.Equal || len(r.NotCompared) != 0 {
 		t.Errorf("%+v", r)
 	}
 }
