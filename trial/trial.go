@@ -206,19 +206,14 @@ func (s *signing) log(ctx context.Context) error {
 		Verifier:   &rekorpb.Verifier_X509Certificate{X509Certificate: &common.X509Certificate{RawBytes: s.leaf.Raw}},
 		KeyDetails: common.PublicKeyDetails_PKIX_ECDSA_P256_SHA_256,
 	}
-	request := &rekorpb.CreateEntryRequest{}
-	if s.o.Statement != "" {
-		request.Spec = &rekorpb.CreateEntryRequest_DsseRequestV002{DsseRequestV002: &rekorpb.DSSERequestV002{
-			Envelope: s.envelope(), Verifiers: []*rekorpb.Verifier{verifier},
-		}}
-	} else {
-		request.Spec = &rekorpb.CreateEntryRequest_HashedRekordRequestV002{
+	// The digest of an envelope is that of what its signature covers; Rekor's own type for envelopes is deprecated.
+	body, err := protojson.Marshal(&rekorpb.CreateEntryRequest{
+		Spec: &rekorpb.CreateEntryRequest_HashedRekordRequestV002{
 			HashedRekordRequestV002: &rekorpb.HashedRekordRequestV002{
 				Digest: s.digest[:], Signature: &rekorpb.Signature{Content: s.signature, Verifier: verifier},
 			},
-		}
-	}
-	body, err := protojson.Marshal(request)
+		},
+	})
 	if err != nil {
 		return err
 	}
