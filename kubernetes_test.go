@@ -225,7 +225,8 @@ func TestManifests(t *testing.T) {
 // The table in docs/kubernetes.md is the one by which "mayfly migrate helm-values" translates.
 func TestChartValuesTable(t *testing.T) {
 	t.Parallel()
-	const page, begin, end = "docs/kubernetes.md", "<!-- chart values: written by go test . -update -->\n", "<!-- end of chart values -->"
+	const page, end = "docs/kubernetes.md", "<!-- end of chart values -->"
+	const begin = "<!-- chart values: written by go test . -update -->\n"
 	head, rest, ok := strings.Cut(readDoc(t, page), begin)
 	_, tail, closed := strings.Cut(rest, end)
 	if !ok || !closed {

@@ -122,33 +122,22 @@ func in(v any, path ...string) any {
 // resourceTypes installs the types of the Prometheus operator, made from its Go types, and of cert-manager.
 func (k kubeClient) resourceTypes() {
 	k.Helper()
-	tools := filepath.Join("tools", "crds")
-	goTool := func(args ...string) string {
-		here, err := filepath.Abs(tools)
-		if err != nil {
-			k.Fatal(err)
-		}
-		return k.Run(lab.Command{Name: "go", Args: args, Dir: here, Env: goEnv(k)}).Stdout
-	}
-	dir := k.Mkdir("crds")
-	goTool("run", "sigs.k8s.io/controller-tools/cmd/controller-gen", "crd",
-		"paths=github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1", "output:crd:dir="+dir)
-	module := strings.TrimSpace(goTool("list", "-m", "-f", "{{.Dir}}", "github.com/cert-manager/cert-manager"))
-	files := []string{filepath.Join(module, "deploy", "crds", "cert-manager.io_certificates.yaml")}
-	for _, name := range []string{"servicemonitors", "prometheusrules"} {
-		files = append(files, filepath.Join(dir, "monitoring.coreos.com_"+name+".yaml"))
-	}
-	for _, file := range files {
+	// made once for each content of the folder
+	dir := k.Project("tools/crds", "sh", "-ec", "mkdir made\n"+
+		"go run sigs.k8s.io/controller-tools/cmd/controller-gen crd output:crd:dir=made "+
+		"paths=github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1\n"+
+		"cp $(go list -m -f '{{.Dir}}' github.com/cert-manager/cert-manager)/deploy/crds/*_certificates.yaml made\n")
+	for _, name := range []string{
+		"cert-manager.io_certificates", "monitoring.coreos.com_servicemonitors", "monitoring.coreos.com_prometheusrules",
+	} {
+		file := filepath.Join(dir, "made", name+".yaml")
 		text := regexp.MustCompile(`(?m)^\s*\{\{.*\}\}\n`).ReplaceAllString(k.Read(file), "")
-		name := regexp.MustCompile(`(?m)^  name: "?([\w.-]+)"?$`).FindStringSubmatch(text)
-		if name == nil {
-			k.Fatalf("%s has no name", file)
-		}
-		path := "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/" + name[1]
+		group, plural, _ := strings.Cut(name, "_")
+		path := "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/" + plural + "." + group
 		if _, err := k.do(k.Context(), http.MethodPatch, path+"?fieldManager=e2e&force=true", text); err != nil {
 			k.Fatal(err)
 		}
-		k.Eventually(name[1], func(ctx context.Context) error {
+		k.Eventually(name, func(ctx context.Context) error {
 			data, err := k.do(ctx, http.MethodGet, path, "")
 			if err == nil && !strings.Contains(strings.ReplaceAll(string(data), " ", ""), `"type":"Established"`) {
 				err = fmt.Errorf("not established: %s", data)
@@ -156,16 +145,6 @@ func (k kubeClient) resourceTypes() {
 			return err
 		})
 	}
-}
-
-// goEnv returns the variables that the go command needs beside those of the lab.
-func goEnv(l testing.TB) (out []string) {
-	for _, name := range []string{"HOME", "GOPATH", "GOMODCACHE", "GOCACHE", "GOPROXY", "GOTOOLCHAIN", "GOFLAGS"} {
-		if v, ok := os.LookupEnv(name); ok {
-			out = append(out, name+"="+v)
-		}
-	}
-	return append(out, "GOWORK=off")
 }
 
 // schemas writes the JSON Schema of each kind, from the API server's own types, as kubeconform reads them: objects
@@ -202,21 +181,26 @@ func (k kubeClient) schemas() string {
 		if len(kinds) != 1 {
 			continue
 		}
-		group, version, kind := in(kinds[0], "group").(string), in(kinds[0], "version").(string), in(kinds[0], "kind").(string)
+		group, version := in(kinds[0], "group").(string), in(kinds[0], "version").(string)
+		kind := in(kinds[0], "kind").(string)
 		used := map[string]any{}
 		collect(map[string]any{"$ref": "#/definitions/" + name}, definitions, used)
 		data, err := json.Marshal(map[string]any{"$ref": "#/definitions/" + name, "definitions": used})
 		if err != nil {
 			k.Fatal(err)
 		}
-		file := fmt.Sprintf("schemas/%s_%s_%s.json", group, strings.ToLower(kind), version)
+		suffix := "-" + version // as kubeconform names a schema
+		if first, _, _ := strings.Cut(group, "."); first != "" {
+			suffix = "-" + first + suffix
+		}
+		file := "schemas/" + strings.ToLower(kind) + suffix + ".json"
 		k.Write(file, string(data))
 		count++
 	}
 	if count < 50 {
 		k.Fatalf("only %d schemas", count)
 	}
-	return dir + "/{{.Group}}_{{.ResourceKind}}_{{.ResourceAPIVersion}}.json"
+	return dir + "/{{.ResourceKind}}{{.KindSuffix}}.json"
 }
 
 // closed forbids members that a type does not have, here and below.
@@ -364,7 +348,7 @@ func applied(k kubeClient, namespace string, objects []manifest) {
 			continue
 		}
 		next := m
-		next.text = regexp.MustCompile(`(?m)^( +image: ).*$`).ReplaceAllString(m.text, `${1}registry.example.com/mayfly:next`)
+		next.text = regexp.MustCompile(`(?m)^( +image: ).*$`).ReplaceAllString(m.text, `${1}example.com/mayfly:next`)
 		if next.text == m.text {
 			k.Error("no image found")
 		}
@@ -402,7 +386,7 @@ func (k kubeClient) pod(namespace string, template map[string]any) error {
 }
 
 // supplies are the contents of Secrets and ConfigMaps that the chart does not make.
-type supplies struct{ chain, key, password, public, certificate, tlsKey string }
+type supplies struct{ chain, key, password, certificate, tlsKey string }
 
 func newSupplies(l *lab.Lab) supplies {
 	l.Helper()
@@ -413,7 +397,7 @@ func newSupplies(l *lab.Lab) supplies {
 	certificate, key := tlsFiles(l)
 	return supplies{
 		chain: l.Read(l.Path("ca", "chain.pem")), key: l.Read(l.Path("ca", "ca-key.pem")), password: "a password",
-		public: l.Read(l.LogKey("supplied").Public), certificate: certificate, tlsKey: key,
+		certificate: certificate, tlsKey: key,
 	}
 }
 
@@ -425,7 +409,8 @@ func tlsFiles(l *lab.Lab) (certificate, key string) {
 }
 
 // content returns what belongs in a file of /etc/mayfly.
-func (s supplies) content(path string) string {
+func (s supplies) content(l *lab.Lab, path string) string {
+	l.Helper()
 	switch {
 	case strings.HasSuffix(path, "chain.pem"), strings.HasSuffix(path, "ca.crt"):
 		return s.chain
@@ -438,7 +423,7 @@ func (s supplies) content(path string) string {
 	case path == "tls/tls.key":
 		return s.tlsKey
 	case strings.HasPrefix(path, "ct/"):
-		return s.public
+		return l.Read(l.LogKey(strings.NewReplacer("/", "-", ".", "-").Replace(path)).Public)
 	}
 	return "a secret\n"
 }
@@ -477,7 +462,7 @@ func (s supplies) check(k kubeClient, namespace string) {
 					if kind != "secret" && !strings.HasPrefix(path, "ct/") {
 						k.Errorf("%s is in a %s", path, kind)
 					}
-					k.Write(dir+"/"+path, s.content(path))
+					k.Write(dir+"/"+path, s.content(k.Lab, path))
 				}
 			}
 		}
@@ -485,8 +470,12 @@ func (s supplies) check(k kubeClient, namespace string) {
 	if !found {
 		k.Fatal("no mayfly.yaml")
 	}
-	r := k.Run(lab.Command{Name: "mayfly", Args: []string{"config", "check", "--config", k.Path(dir, "mayfly.yaml")}})
-	k.Log(strings.TrimSpace(r.Stdout))
+	main := k.Path(dir, "mayfly.yaml")
+	args := []string{"config", "check", "--config", main}
+	if strings.Contains(k.Read(main), "  kms:\n") { // config check asks the service; all else is loaded without it
+		args = []string{"trust", "export", "--config", main, "--url", "https://ca.example.com", "--out", k.Path(dir, "trust")}
+	}
+	k.Log(strings.TrimSpace(k.Run(lab.Command{Name: "mayfly", Args: args}).Stdout))
 }
 
 // chartRefuses shows that the checks find mistakes, and that the chart says what to write instead.
@@ -494,10 +483,10 @@ func chartRefuses(l *lab.Lab, location string) {
 	template := func(args ...string) lab.Command {
 		return lab.Command{Name: "helm", Args: append([]string{"template", "mayfly", chart(l)}, args...)}
 	}
-	for want, args := range map[string][]string{
-		"replica":                     {"--set", "replica=2"},                                      // misspelled
-		"min_sct":                     {"--set", "config.ct.policy.min_sct=2"},                     // misspelled in mayfly.yaml
-		"client_id":                   {"--set", `identity.oidc-issuers.https://a\.b.client_id=c`}, // in the issuer file
+	for want, args := range map[string][]string{ // the first three are misspelled
+		"replica":                     {"--set", "replica=2"},
+		"min_sct":                     {"--set", "config.ct.policy.min_sct=2"},
+		"client_id":                   {"--set", `identity.oidc-issuers.https://a\.b.client_id=c`},
 		"ct.embedded is a log in one": {"--set", "ct.embedded=ca.example.com/ct"},
 		"there is no log":             {"--set-json", "ct.logs=[]"},
 		"config.listen.admin":         {"--set", "config.listen.admin=:1"},
@@ -507,7 +496,7 @@ func chartRefuses(l *lab.Lab, location string) {
 		l.RunFails(template(args...), want)
 	}
 	stream := l.Run(template()).Stdout
-	wrong := strings.Replace(stream, "    spec:\n      serviceAccountName:", "    spec:\n      surprise: 1\n      serviceAccountName:", 1)
+	wrong := strings.Replace(stream, "      serviceAccountName:", "      surprise: 1\n      serviceAccountName:", 1)
 	if wrong == stream {
 		l.Fatal("no pod found")
 	}
@@ -526,7 +515,8 @@ func TestKubernetesManifests(t *testing.T) {
 		t.Fatal(err)
 	}
 	stream := l.Run(lab.Command{Name: "helm", Args: []string{
-		"template", "mayfly", chart(l), "--namespace", "mayfly", "--values", filepath.Join(folder, "values", "values.yaml"),
+		"template", "mayfly", chart(l), "--namespace", "mayfly",
+		"--values", filepath.Join(folder, "values", "values.yaml"),
 	}}).Stdout
 	files := map[string]string{}
 	for _, m := range manifests(t, stream) {
@@ -538,7 +528,8 @@ func TestKubernetesManifests(t *testing.T) {
 			name = "monitoring.yaml"
 		}
 		if files[name] == "" {
-			files[name] = "# Rendered from deploy/helm/mayfly with values/values.yaml by make e2e-kube UPDATE=1; docs/kubernetes.md explains it.\n"
+			files[name] = "# Rendered from deploy/helm/mayfly with values/values.yaml (make e2e-kube UPDATE=1).\n" +
+				"# docs/kubernetes.md explains it.\n"
 		}
 		files[name] += "---\n" + m.text
 	}

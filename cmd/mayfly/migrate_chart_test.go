@@ -20,7 +20,8 @@ func TestMigrateHelmValues(t *testing.T) {
 		t.Fatal(err)
 	}
 	few := filepath.Join(dir, "few.yaml")
-	if err := os.WriteFile(few, []byte("server: {replicaCount: 2, args: {ct_log_url: 'https://ct.example.org'}}\n"), 0o600); err != nil {
+	text := "server: {replicaCount: 2, args: {ct_log_url: 'https://ct.example.org'}}\n"
+	if err := os.WriteFile(few, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	run := func(args ...string) (stdout, stderr string, status int) {

@@ -82,8 +82,9 @@ func Translate(data []byte) (*Result, error) {
 
 // YAML returns the values as a file for helm.
 func (r *Result) YAML() ([]byte, error) {
+	const head = "# Values for mayfly's chart, translated from those of Sigstore's chart for Fulcio.\n"
 	data, err := yaml.Marshal(r.Values)
-	return append([]byte("# Values for mayfly's chart, translated from those of Sigstore's chart for Fulcio.\n"), data...), err
+	return append([]byte(head), data...), err
 }
 
 // plain reports an error for a value that JSON does not have: keys that are not text, and too many levels.

@@ -75,25 +75,43 @@ func TestDefaults(t *testing.T) {
 		in, path string
 		want     any
 	}{
-		"one server":                       {"", "replicas", 1},
-		"the key of a Secret":              {"", "ca secret", "fulcio-server-secret"},
-		"its name":                         {"server: {secret: s}", "ca secret", "s"},
-		"the key of the Secret":            {"", "ca key", "private"},
-		"the log of the chart":             {"", "ct logs 0 url", "http://ctlog.ctlog-system.svc/fulcio"},
-		"its prefix":                       {"ctlog: {createctconfig: {logPrefix: p}}", "ct logs 0 url", "http://ctlog.ctlog-system.svc/p"},
+		"one server":            {"", "replicas", 1},
+		"the key of a Secret":   {"", "ca secret", "fulcio-server-secret"},
+		"its name":              {"server: {secret: s}", "ca secret", "s"},
+		"the key of the Secret": {"", "ca key", "private"},
+		"the log of the chart":  {"", "ct logs 0 url", "http://ctlog.ctlog-system.svc/fulcio"},
+		"its prefix": {
+			"ctlog: {createctconfig: {logPrefix: p}}",
+			"ct logs 0 url", "http://ctlog.ctlog-system.svc/p",
+		},
 		"plain http is not for production": {"", "config production", false},
 		"https is":                         {"server: {args: {ct_log_url: 'https://ct.example.org'}}", "config production", nil},
-		"no log":                           {"server: {args: {disable_ct_log: true}}", "config ct none reason", "Fulcio had no log (disable_ct_log)"},
-		"the issuer of the cluster":        {"", "identity oidc-issuers https://kubernetes.default.svc type", "kubernetes"},
-		"not that of our chart":            {"", "identity oidc-issuers https://kubernetes.default.svc.cluster.local", nil},
-		"port":                             {"", "service port", 80},
-		"no TLS":                           {"", "tls enabled", false},
-		"below the key fulcio":             {"fulcio: {server: {replicaCount: 4}}", "replicas", 4},
-		"keys of JSON":                     {"config: {contents: {OIDCIssuers: {'https://a.example': {clientid: c}}}}", "identity oidc-issuers https://a.example client-id", "c"},
-		"unknown keys stay":                {"config: {contents: {oidc-issuers: {'https://a.example': {other: c}}}}", "identity oidc-issuers https://a.example other", "c"},
-		"an issuer file as text":           {"config: {contents: '{\"OIDCIssuers\": {\"https://a.example\": {\"Type\": \"email\"}}}'}", "identity oidc-issuers https://a.example type", "email"},
-		"the Ingress of the chart":         {"", "ingress http enabled", true},
-		"which can be off":                 {"server: {ingress: {http: {enabled: false}}}", "ingress http enabled", false},
+		"no log": {
+			"server: {args: {disable_ct_log: true}}",
+			"config ct none reason", "Fulcio had no log (disable_ct_log)",
+		},
+		"the issuer of the cluster": {
+			"",
+			"identity oidc-issuers https://kubernetes.default.svc type", "kubernetes",
+		},
+		"not that of our chart": {"", "identity oidc-issuers https://kubernetes.default.svc.cluster.local", nil},
+		"port":                  {"", "service port", 80},
+		"no TLS":                {"", "tls enabled", false},
+		"below the key fulcio":  {"fulcio: {server: {replicaCount: 4}}", "replicas", 4},
+		"keys of JSON": {
+			"config: {contents: {OIDCIssuers: {'https://a.example': {clientid: c}}}}",
+			"identity oidc-issuers https://a.example client-id", "c",
+		},
+		"unknown keys stay": {
+			"config: {contents: {oidc-issuers: {'https://a.example': {other: c}}}}",
+			"identity oidc-issuers https://a.example other", "c",
+		},
+		"an issuer file as text": {
+			"config: {contents: '{\"OIDCIssuers\": {\"https://a.example\": {\"Type\": \"email\"}}}'}",
+			"identity oidc-issuers https://a.example type", "email",
+		},
+		"the Ingress of the chart": {"", "ingress http enabled", true},
+		"which can be off":         {"server: {ingress: {http: {enabled: false}}}", "ingress http enabled", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -182,8 +182,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- define "mayfly.egressPorts" -}}
 {{- $ports := list -}}
 {{- range .Values.networkPolicy.egressPorts -}}{{- $ports = append $ports (int .) -}}{{- end -}}
-{{- range .Values.ct.logs -}}
-{{- $u := urlParse .url -}}
+{{- $urls := list -}}
+{{- range .Values.ct.logs -}}{{- $urls = concat $urls (compact (list .url .monitoring_url)) -}}{{- end -}}
+{{- range $urls -}}
+{{- $u := urlParse . -}}
 {{- $port := regexFind "[0-9]+$" (regexFind ":[0-9]+$" $u.host) -}}
 {{- if $port -}}{{- $ports = append $ports (int $port) -}}
 {{- else -}}{{- $ports = append $ports (ternary 80 443 (eq $u.scheme "http")) -}}{{- end -}}
