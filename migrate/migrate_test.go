@@ -5,6 +5,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -327,4 +328,47 @@ func FuzzCommandLine(f *testing.F) {
 			t.Error("no setting and no error: Fulcio needs --ca")
 		}
 	})
+}
+
+// TestFlagsTable compares the table of flags in docs/migrating.md with Flags. "make e2e" compares it with the flags of a
+// released Fulcio.
+func TestFlagsTable(t *testing.T) {
+	t.Parallel()
+	var table strings.Builder
+	table.WriteString("\n| flag | default | mayfly.yaml | note |\n|---|---|---|---|\n")
+	page := regexp.MustCompile(`docs/([a-z-]+\.md)`)
+	dash := func(s string) string {
+		if s == "" {
+			return "–"
+		}
+		return s
+	}
+	for _, f := range migrate.Flags() {
+		fallback := f.Default
+		if fallback != "" {
+			fallback = "`" + fallback + "`"
+		}
+		table.WriteString("| `--" + f.Name + "` | " + dash(fallback) + " | " + dash(f.Setting) + " | " +
+			page.ReplaceAllString(f.Note, "[$1]($1)") + " |\n")
+	}
+	const name, begin, end = "../docs/migrating.md", "<!-- flags: fulcio -->\n", "\n<!-- end of flags -->"
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, ok := strings.Cut(string(text), begin)
+	_, after, closed := strings.Cut(rest, strings.TrimPrefix(end, "\n"))
+	if !ok || !closed {
+		t.Fatalf("%s has no place for the table", name)
+	}
+	want := before + begin + table.String() + end + after
+	if *update {
+		if err := os.WriteFile(name, []byte(want), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if diff := cmp.Diff(want, string(text)); diff != "" {
+		t.Errorf("go test ./migrate -run TestFlagsTable -update (-want +got):\n%s", diff)
+	}
 }

@@ -1,6 +1,7 @@
 package migrate
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,6 +24,9 @@ type Options struct {
 	Dir string
 	// CTKey is the path of the public key of the CT log, in PEM, for a Fulcio without --ct-log-public-key-path.
 	CTKey string
+	// HTTP, GRPC and Admin are the addresses of the listeners, for a mayfly that runs beside Fulcio. If they are empty,
+	// they are those of Fulcio.
+	HTTP, GRPC, Admin string
 }
 
 // Main is the name of the configuration that is written.
@@ -152,10 +156,11 @@ func (t *translator) listen() {
 	http := net.JoinHostPort(t.s.get("host"), t.s.get("port"))
 	grpc := net.JoinHostPort(t.s.get("grpc-host"), t.s.get("grpc-port"))
 	t.line("listen:")
-	t.line("  http: %s", quote(http))
-	t.line("  grpc: %s", quote(grpc))
+	admin := net.JoinHostPort("0.0.0.0", t.s.get("metrics-port"))
+	t.line("  http: %s", quote(cmp.Or(t.o.HTTP, http)))
+	t.line("  grpc: %s", quote(cmp.Or(t.o.GRPC, grpc)))
 	t.line("  # Readiness, metrics and the commands of operators; Fulcio's metrics are on all addresses, too.")
-	t.line("  admin: %s", quote(net.JoinHostPort("0.0.0.0", t.s.get("metrics-port"))))
+	t.line("  admin: %s", quote(cmp.Or(t.o.Admin, admin)))
 	t.line("  # The metrics of Fulcio, for existing dashboards.")
 	t.line("  fulcio_metrics: true")
 	t.differs("ports", "the ports are the same; keep listen.admin on a network of your own, as it also has readiness",

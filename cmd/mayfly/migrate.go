@@ -31,6 +31,7 @@ type migrateFlags struct {
 	from              []string
 	out, ctKey, chdir string
 	workload          string
+	http, grpc, admin string
 	dry, asJSON       bool
 }
 
@@ -74,6 +75,9 @@ func newMigrateFulcio() *cobra.Command {
 		"public key of the CT log, in PEM, if Fulcio's settings do not have it")
 	fl.StringVar(&f.chdir, "working-directory", ".", "directory in which Fulcio runs; its relative paths begin there")
 	fl.StringVar(&f.workload, "workload", "", "name of the Deployment or service, if there are several")
+	fl.StringVar(&f.http, "listen", "", "address of the REST API (default: that of Fulcio)")
+	fl.StringVar(&f.grpc, "listen-grpc", "", "address of the gRPC API (default: that of Fulcio)")
+	fl.StringVar(&f.admin, "listen-admin", "", "address of readiness and metrics (default: that of Fulcio's metrics)")
 	fl.BoolVar(&f.dry, "dry-run", false, "write no file")
 	fl.BoolVar(&f.asJSON, "json", false, "print JSON")
 	return cmd
@@ -84,7 +88,7 @@ func (f *migrateFlags) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	o := migrate.Options{}
+	o := migrate.Options{HTTP: f.http, GRPC: f.grpc, Admin: f.admin}
 	if o.Dir, err = filepath.Abs(f.out); err != nil {
 		return err
 	}
@@ -106,7 +110,7 @@ func (f *migrateFlags) run(cmd *cobra.Command, args []string) error {
 		if err := plan.Write(); err != nil {
 			return err
 		}
-		if r.Problems == nil || len(r.Problems) == 0 {
+		if len(r.Problems) == 0 {
 			if _, err := node.Check(cmd.Context(), filepath.Join(o.Dir, migrate.Main), false); err != nil {
 				r.Problems = strings.Split(strings.TrimSpace(err.Error()), "\n")
 			}
