@@ -28,9 +28,13 @@ func TestShadowKilled(t *testing.T) {
 		}}, func(ctx context.Context) error { return lab.GetOK(ctx, "http://"+admins[i]+"/readyz") })
 	}
 	var shadows [2]*lab.Process
-	servers := func(more string) (out string) {
+	servers := func(grpc bool) (out string) {
 		for i, address := range addresses {
-			out += fmt.Sprintf("    server s%d %s check port %s%s\n", i, address, port(admins[i]), more)
+			if grpc {
+				out += fmt.Sprintf("    server s%d %s proto h2 track rest/s%d\n", i, address, i)
+			} else {
+				out += fmt.Sprintf("    server s%d %s check port %s\n", i, address, port(admins[i]))
+			}
 		}
 		return out
 	}
@@ -45,7 +49,7 @@ func TestShadowKilled(t *testing.T) {
 		"    retry-on conn-failure empty-response response-timeout\n"+
 		"frontend ca\n    bind "+bare(s.url)+" ssl crt "+s.both+" alpn h2,http/1.1\n    option http-buffer-request\n"+
 		"    use_backend grpc if { req.hdr(content-type) -m beg application/grpc }\n    default_backend rest\n"+
-		"backend rest\n"+health+servers("")+"backend grpc\n"+health+servers(" proto h2"))
+		"backend rest\n"+health+servers(false)+"backend grpc\n    balance leastconn\n"+servers(true))
 	l.Start("haproxy", lab.Command{Name: l.System("haproxy"), Args: []string{"-db", "-f", file}}, s.answers)
 
 	end := s.load()

@@ -86,7 +86,7 @@ func (c *candidate) ask(r *http.Request, body []byte) (*whole, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer response.Body.Close()
+	defer response.Body.Close() //nolint:errcheck // it was read to its end, or is of no use
 	data, err := bounded.ReadAll(response.Body, maxAnswer)
 	if err != nil {
 		return nil, err

@@ -3,10 +3,7 @@ package shadow_test
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/json"
@@ -212,30 +209,6 @@ func dial(t testing.TB, url string) fulciopb.CAClient {
 	return fulciopb.NewCAClient(conn)
 }
 
-// request makes a request for somebody.
-func (w *world) request(email string) process.Request {
-	w.t.Helper()
-	token := w.idp.Token(map[string]any{
-		"sub": email, "email": email, "email_verified": true, "exp": time.Now().Add(time.Hour).Unix(),
-	})
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(w.t, err)
-	der, err := x509.MarshalPKIXPublicKey(key.Public())
-	must(w.t, err)
-	content := string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
-	digest := sha256.Sum256([]byte(email))
-	proof, err := ecdsa.SignASN1(rand.Reader, key, digest[:])
-	must(w.t, err)
-	body, err := json.Marshal(map[string]any{
-		"credentials": map[string]any{"oidcIdentityToken": token},
-		"publicKeyRequest": map[string]any{
-			"publicKey": map[string]any{"content": content}, "proofOfPossession": proof,
-		},
-	})
-	must(w.t, err)
-	return process.Request{JSON: body}
-}
-
 // spoil changes the signature of the certificate in an answer over REST.
 func (w *world) spoil(body []byte) []byte {
 	w.t.Helper()
@@ -270,7 +243,7 @@ func (w *world) resign(body []byte, change func(*x509.Certificate)) []byte {
 			ExtraExtensions: append([]pkix.Extension{}, leaf.Extensions...),
 		}
 		change(template)
-		var public any = leaf.PublicKey
+		public := leaf.PublicKey
 		if template.PublicKey != nil {
 			public = template.PublicKey
 		}

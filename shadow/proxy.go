@@ -15,6 +15,7 @@ import (
 	"net/http/httputil"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -210,8 +211,7 @@ func (p *Proxy) rewrite(r *httputil.ProxyRequest) {
 
 func (p *Proxy) addClient(out *http.Request, remote string) {
 	if at, err := netip.ParseAddrPort(remote); err == nil && p.forwardedFor {
-		all := append(out.Header["X-Forwarded-For"][:len(out.Header["X-Forwarded-For"]):len(out.Header["X-Forwarded-For"])],
-			at.Addr().Unmap().WithZone("").String())
+		all := slices.Concat(out.Header["X-Forwarded-For"], []string{at.Addr().Unmap().WithZone("").String()})
 		out.Header["X-Forwarded-For"] = []string{strings.Join(all, ", ")}
 	}
 }

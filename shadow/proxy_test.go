@@ -103,10 +103,14 @@ func plants(w *world) map[string]struct {
 		"failed": {func([]byte) (int, []byte) {
 			return 500, []byte(`{"code":13,"message":"secret@example.com","details":[]}`)
 		}, "status Internal, own: OK"},
-		"garbage": {func([]byte) (int, []byte) { return 200, []byte("<html>") },
-			"unreadable the body is no certificate of the API"},
-		"no certificate": {func([]byte) (int, []byte) { return 200, []byte("{}") },
-			"unreadable the answer has no certificate"},
+		"garbage": {
+			func([]byte) (int, []byte) { return 200, []byte("<html>") },
+			"unreadable the body is no certificate of the API",
+		},
+		"no certificate": {
+			func([]byte) (int, []byte) { return 200, []byte("{}") },
+			"unreadable the answer has no certificate",
+		},
 		"other status": {func(b []byte) (int, []byte) { return 202, b }, "http 202, own: 200"},
 		"san":          {extension(asn1.ObjectIdentifier{2, 5, 29, 17}, spoil), "san 2.5.29.17 (subject alternative name)"},
 		"critical": {
@@ -297,6 +301,7 @@ func TestUnchanged(t *testing.T) {
 		must(t, err)
 		body, err := io.ReadAll(response.Body)
 		must(t, err)
+		must(t, response.Body.Close())
 		if response.StatusCode != http.StatusTeapot || string(body) != "ans\x00wer" ||
 			response.Trailer.Get("X-End") != "over" || response.Header.Get("Date") != "yesterday" ||
 			!slices.Equal(response.Header["X-Odd"], []string{"b", "a"}) {
@@ -522,5 +527,26 @@ func TestStop(t *testing.T) {
 	}
 	if r := p.report(); r.Equal != 1 {
 		t.Errorf("%+v", r)
+	}
+}
+
+// With ForwardedFor, upstream and candidate learn the address of the client, after what the client said itself.
+func TestForwardedFor(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	seen := make(chan []string, 1)
+	up := site(t, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost {
+			seen <- r.Header["X-Forwarded-For"]
+		}
+		w.upstream.ServeHTTP(rw, r)
+	}))
+	p := w.run(up, func(o *shadow.Options) { o.ForwardedFor, o.Candidate = true, &up })
+	for _, plan := range []shadow.Plan{{}, {Share: 10000}} {
+		p.SetPlan(plan)
+		post(t, p.url, w.requests[0].JSON, "X-Forwarded-For", "192.0.2.1")
+		if got := <-seen; !slices.Equal(got, []string{"192.0.2.1, 127.0.0.1"}) {
+			t.Errorf("%v: %q", plan, got)
+		}
 	}
 }

@@ -160,7 +160,7 @@ func (p *Proxy) checkOnce(ctx context.Context) string {
 	if err != nil {
 		return err.Error()
 	}
-	defer response.Body.Close()
+	defer response.Body.Close() //nolint:errcheck // only read
 	if _, err := httpclient.ReadBody(response, maxConfiguration); err != nil {
 		return err.Error()
 	}

@@ -329,7 +329,7 @@ func (t *totals) readSegment(name string) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // only read
 	data, err := io.ReadAll(io.LimitReader(f, 2*segmentSize))
 	if err != nil {
 		return err
