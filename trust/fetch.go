@@ -20,25 +20,42 @@ import (
 // fetchTimeout is the time limit of each download.
 const fetchTimeout = 20 * time.Second
 
+// Mirror is a TUF repository that others serve.
+type Mirror struct {
+	URL string
+	// Root is the root.json from which the repository must verify.
+	Root      []byte
+	UserAgent string
+}
+
 // Fetch downloads the trusted root from a TUF repository. The repository must verify from root, the root.json that the
 // caller trusts.
 func Fetch(ctx context.Context, repository string, root []byte, userAgent string) ([]byte, error) {
-	u, err := url.Parse(repository)
-	if err != nil || !fetchable(u) {
-		return nil, fmt.Errorf("%q is not the URL of a TUF repository; write https://HOST/PATH (http on loopback only)",
-			repository)
+	s, err := Mirror{repository, root, userAgent}.source(ctx)
+	if err != nil {
+		return nil, err
 	}
-	f := fetcher.NewDefaultFetcher()
-	f.SetHTTPClient(withContext{ctx, httpclient.New(httpclient.Options{
-		Timeout: fetchTimeout, Proxy: http.ProxyFromEnvironment, UserAgent: userAgent, Redirect: checkRedirect,
-	})})
-	f.SetHTTPUserAgent(userAgent)
-	f.SetRetry(time.Second, 2)
-	data, err := source{url: repository, root: root, fetcher: f}.target(rootTarget)
+	data, err := s.target(rootTarget)
 	if err != nil {
 		return nil, fmt.Errorf("TUF repository %s: %w", repository, err)
 	}
 	return data, nil
+}
+
+// source returns the repository as a client sees it.
+func (m Mirror) source(ctx context.Context) (source, error) {
+	u, err := url.Parse(m.URL)
+	if err != nil || !fetchable(u) {
+		return source{}, fmt.Errorf("%q is not the URL of a TUF repository; write https://HOST/PATH (http on loopback "+
+			"only)", m.URL)
+	}
+	f := fetcher.NewDefaultFetcher()
+	f.SetHTTPClient(withContext{ctx, httpclient.New(httpclient.Options{
+		Timeout: fetchTimeout, Proxy: http.ProxyFromEnvironment, UserAgent: m.UserAgent, Redirect: checkRedirect,
+	})})
+	f.SetHTTPUserAgent(m.UserAgent)
+	f.SetRetry(time.Second, 2)
+	return source{url: m.URL, root: m.Root, fetcher: f}, nil
 }
 
 // fetchable reports whether u may be requested: https, or http on loopback.

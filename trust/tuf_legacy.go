@@ -25,7 +25,7 @@ type keyTarget struct {
 }
 
 // keyTargetName matches the names of these files.
-var keyTargetName = regexp.MustCompile(`^(fulcio\.crt\.pem|(ctfe|rekor)(_[0-9]+)?\.pub)$`)
+var keyTargetName = regexp.MustCompile(`^(fulcio(_v1)?\.crt\.pem|(ctfe|rekor)(_[0-9]+)?\.pub)$`)
 
 // keyTargets returns the files that belong to a trusted root. Keys of logs of signatures are listed only if they are
 // ECDSA keys, because these clients support no other key.
@@ -46,7 +46,10 @@ func keyTargets(root []byte, now time.Time) (map[string]keyTarget, error) {
 			}
 		}
 	}
-	out["fulcio.crt.pem"] = keyTarget{certificates, "Fulcio", "Active"}
+	// cosign 2 and policy-controller look for the second name if they do not read the metadata
+	for _, name := range []string{"fulcio.crt.pem", "fulcio_v1.crt.pem"} {
+		out[name] = keyTarget{certificates, "Fulcio", "Active"}
+	}
 	add := func(prefix, usage string, all []Log) error {
 		number := 0
 		for _, l := range all {

@@ -520,7 +520,8 @@ func TestTUFKeyTargets(t *testing.T) {
 		return out
 	}
 	want := map[string]string{
-		"trusted_root.json": " ", "fulcio.crt.pem": "Fulcio Active", "ctfe.pub": "CTFE Active",
+		"trusted_root.json": " ", "fulcio.crt.pem": "Fulcio Active", "fulcio_v1.crt.pem": "Fulcio Active",
+		"ctfe.pub":   "CTFE Active",
 		"ctfe_2.pub": "CTFE Active", "ctfe_3.pub": "CTFE Active",
 		"rekor.pub": "Rekor Active", "rekor_2.pub": "Rekor Expired",
 	}

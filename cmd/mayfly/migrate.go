@@ -23,7 +23,7 @@ func newMigrate() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  runs(func(cmd *cobra.Command, _ []string) error { return cmd.Help() }),
 	}
-	cmd.AddCommand(newMigrateFulcio(), newMigrateHelmValues())
+	cmd.AddCommand(newMigrateFulcio(), newMigrateHelmValues(), newMigrateTrust())
 	return cmd
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/internal/bounded"
@@ -32,7 +33,7 @@ type tufFlags struct {
 }
 
 func newTUF() *cobra.Command {
-	f := &tufFlags{days: map[string]*int{}}
+	f := &tufFlags{}
 	cmd := &cobra.Command{
 		Use:   "tuf",
 		Short: "Make and maintain a TUF repository with the trusted root for clients",
@@ -47,13 +48,19 @@ func newTUF() *cobra.Command {
 	}
 	fl := cmd.PersistentFlags()
 	fl.StringVar(&f.dir, "dir", "", "directory of the repository (required)")
+	f.lives(fl)
+	cmd.AddCommand(f.newInit(), f.newPublish(), f.newRequest(), f.newSign(), f.newRotate(), f.newShow(), f.newAdopt(),
+		f.newRestore())
+	return cmd
+}
+
+// lives adds a flag for the validity of the metadata of each role.
+func (f *tufFlags) lives(fl *pflag.FlagSet) {
+	f.days = map[string]*int{}
 	for role, life := range trust.DefaultLives() {
 		f.days[role] = fl.Int(role+"-days", int(life/(24*time.Hour)),
 			"days that metadata of the role "+role+" is valid")
 	}
-	cmd.AddCommand(f.newInit(), f.newPublish(), f.newRequest(), f.newSign(), f.newRotate(), f.newShow(), f.newAdopt(),
-		f.newRestore())
-	return cmd
 }
 
 func (f *tufFlags) options() (trust.TUFOptions, error) {
