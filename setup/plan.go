@@ -45,6 +45,9 @@ const (
 type Plan struct {
 	// Dir is the directory of the instance. It is made, and must be empty if it exists.
 	Dir string
+	// State is the directory for what the server writes: journal, logs, index, TUF repository, certificates of an ACME CA,
+	// and what survives a restart. "": Dir. It is made, and must be empty if it exists.
+	State string
 	// URL is the URL of the server as clients reach it: https, or http on loopback.
 	URL string
 	// Organization is the name of the operator, which certificates of the CA and signing configurations have.
@@ -121,6 +124,14 @@ func (p *Plan) Listener() (http, grpc string) {
 		return "0.0.0.0:" + u.Port(), "0.0.0.0:" + u.Port()
 	}
 	return "0.0.0.0:443", "0.0.0.0:443"
+}
+
+// writable returns the path of a directory for what the server writes.
+func (p *Plan) writable(name string) string {
+	if p.State != "" {
+		return filepath.Join(p.State, name)
+	}
+	return filepath.Join(p.Dir, name)
 }
 
 // Host returns the host name of the URL.

@@ -110,7 +110,7 @@ func (p *Plan) firstTUF(contents ...[]byte) error {
 		return fault.Under(err, "password")
 	}
 	o := trust.TUFOptions{
-		Dir: filepath.Join(p.Dir, TUFDir), Offline: filepath.Join(p.offline(), TUFDir),
+		Dir: p.writable(TUFDir), Offline: filepath.Join(p.offline(), TUFDir),
 		Password: password,
 	}
 	r, err := trust.InitTUF(o)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	_ "embed" // the templates
 	"encoding/json"
+	"path/filepath"
 	"strings"
 	"text/template"
 
@@ -58,7 +59,9 @@ type issuerValues struct {
 func (p *Plan) values() (*values, error) {
 	named := *p
 	var err error
-	for _, path := range []*string{&named.TLS.Certificate, &named.TLS.Key, &named.TLS.CABundle} {
+	for _, path := range []*string{
+		&named.State, &named.TLS.Certificate, &named.TLS.Key, &named.TLS.CABundle,
+	} {
 		if *path, err = absolute(*path); err != nil {
 			return nil, err
 		}
@@ -85,6 +88,15 @@ func (p *Plan) values() (*values, error) {
 		}{named.Password})
 	}
 	return v, err
+}
+
+// Writable returns a path of what the server writes, in YAML: relative to the directory of the configuration, unless the
+// plan names another directory.
+func (v *values) Writable(name string) (string, error) {
+	if v.State == "" {
+		return name, nil
+	}
+	return quote(filepath.Join(v.State, filepath.FromSlash(name)))
 }
 
 // key returns the key backend of a key at a URI, or in a file of the directory if the URI is empty.

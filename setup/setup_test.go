@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -68,6 +69,9 @@ func TestPlans(t *testing.T) {
 		"listeners": {func(p *setup.Plan) { p.Listen, p.Admin = "10.0.0.1:443", "127.0.0.1:9" }, []string{
 			`http: "10.0.0.1:443"`, `admin: "127.0.0.1:9"`,
 		}},
+		"a socket of systemd": {func(p *setup.Plan) { p.Listen = "systemd:api" }, []string{
+			`http: "systemd:api"`, `grpc: "systemd:api"`,
+		}},
 		"a key in a KMS": {func(p *setup.Plan) { p.CAKey, p.Password = "awskms:///alias/ca", nil }, []string{
 			"kms:", "key: awskms:///alias/ca", "chain: ca/chain.pem",
 		}},
@@ -116,6 +120,62 @@ func TestPlans(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What the server writes is in the directory for it, and nothing but the configuration and the keys in the other one.
+func TestState(t *testing.T) {
+	t.Parallel()
+	for _, private := range []bool{false, true} {
+		p := plan(t, func(p *setup.Plan) {
+			p.State = filepath.Join(t.TempDir(), "a \"state\"")
+			p.TLS = setup.TLS{ACME: true}
+			if private {
+				p.Password = nil
+				p.Private = &setup.Private{Iterations: 1000, Tool: "test"}
+			}
+		})
+		w, err := p.Write(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		names := func(dir string) (out []string) {
+			entries, err := os.ReadDir(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range entries {
+				out = append(out, e.Name())
+			}
+			return out
+		}
+		wantDir, wantState := []string{"ca", "identity.yaml", "mayfly.yaml"}, []string{"journal", "state"}
+		paths := []string{"ct", "journal/journal.jsonl", "state", "tls"}
+		if private {
+			wantDir = []string{"ca", "identity.yaml", "mayfly.yaml", "offline", "trust", "tsa"}
+			wantState = []string{"ct", "journal", "rekor", "state", "tuf"}
+			paths = append(paths, "rekor", "tuf", "index")
+		}
+		if got := names(p.Dir); !slices.Equal(got, wantDir) {
+			t.Errorf("%t: the directory has %q, want %q", private, got, wantDir)
+		}
+		if got := names(p.State); !slices.Equal(got, wantState) {
+			t.Errorf("%t: the state has %q, want %q", private, got, wantState)
+		}
+		text, err := os.ReadFile(w.Config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range paths {
+			if quoted := strconv.Quote(filepath.Join(p.State, path)); !bytes.Contains(text, []byte(": "+quoted+"\n")) {
+				t.Errorf("%t: no %s in\n%s", private, quoted, text)
+			}
+		}
+		again := plan(t, func(again *setup.Plan) { again.State = p.State })
+		_, err = again.Write(t.Context())
+		if s, ok := errors.AsType[*fault.Setting](err); !ok || s.Path[0] != "state" || len(names(again.Dir)) > 0 {
+			t.Errorf("%t: a directory that is not empty: %v", private, err)
+		}
 	}
 }
 

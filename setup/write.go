@@ -39,22 +39,25 @@ func (p *Plan) Write(ctx context.Context) (_ *Written, err error) {
 			err = errors.Join(err, abandon(made))
 		}
 	}()
-	dirs := []string{p.Dir}
+	dirs := []struct{ path, setting string }{{p.Dir, "dir"}}
+	if p.State != "" {
+		dirs = append(dirs, struct{ path, setting string }{p.State, "state"})
+	}
 	if p.Private != nil {
 		if err := errors.Join(readable(p.Password, "password"),
 			readable(p.Private.RootPassword, "root-password")); err != nil {
 			return nil, err
 		}
-		dirs = append(dirs, p.offline())
+		dirs = append(dirs, struct{ path, setting string }{p.offline(), "offline"})
 	}
-	for i, dir := range dirs {
-		if err := claim(dir, []string{"dir", "offline"}[i]); err != nil {
+	for _, dir := range dirs {
+		if err := claim(dir.path, dir.setting); err != nil {
 			return nil, err
 		}
-		made = append(made, dir)
+		made = append(made, dir.path)
 	}
-	for _, name := range []string{CADir, JournalDir, StateDir} {
-		if err := os.Mkdir(filepath.Join(p.Dir, name), 0o700); err != nil {
+	for _, dir := range []string{filepath.Join(p.Dir, CADir), p.writable(JournalDir), p.writable(StateDir)} {
+		if err := os.Mkdir(dir, 0o700); err != nil {
 			return nil, err
 		}
 	}

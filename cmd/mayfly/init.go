@@ -65,6 +65,8 @@ func newInit(o *cli.Common) *cobra.Command {
 	fl.BoolVar(&f.sigstore, "private-sigstore", false, "make a complete private Sigstore, with its keys")
 	fl.StringVar(&p.URL, "url", "", "URL at which clients reach the server, such as https://ca.example.com")
 	fl.StringVar(&p.Organization, "organization", "", "name of the operator")
+	fl.StringVar(&p.State, "state", "",
+		"directory for what the server writes: journal, logs, state (default: DIR)")
 	fl.StringVar(&f.issuer.URL, "issuer", "", "URL of the identity provider whose tokens get certificates")
 	fl.StringVar(&f.issuer.Profile, "profile", "",
 		"profile of the tokens of a CI system (\"mayfly config profiles\"); without it, certificates "+
@@ -82,7 +84,8 @@ func newInit(o *cli.Common) *cobra.Command {
 	fl.StringVar(&p.TLS.CABundle, "acme-ca-bundle", "", "file with the CA certificates of the ACME CA's own TLS (PEM)")
 	fl.BoolVar(&p.TLS.Proxy, "proxy", false, "a proxy on this machine has the TLS certificate")
 	fl.StringVar(&p.Listen, "listen", "",
-		"address for clients, HOST:PORT (default: all addresses and the port of --url; with --proxy, loopback)")
+		"address for clients, HOST:PORT, or systemd:api for the socket of mayfly.socket (default: all addresses and\n"+
+			"the port of --url; with --proxy, loopback)")
 	fl.StringVar(&p.Admin, "admin", "", "address for operators, HOST:PORT (default: 127.0.0.1:2112)")
 	fl.StringVar(&p.CAKey, "ca-key", "", "URI of the CA's key in a key management service (default: a file)")
 	fl.StringVar(&f.private.TSAKey, "tsa-key", "",
