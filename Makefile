@@ -17,7 +17,7 @@ TEST_TIMEOUT := 20m
 RACE := $(shell command -v $$($(GO) env CC) >/dev/null 2>&1 && echo -race)
 
 .PHONY: help dev build hsm test race check lint generate check-generate breaking fuzz bench bench-save bench-reconcile pgo
-.PHONY: release release-modules check-release build-fips soak crash crowd shadow mutants outdated alerts e2e e2e-all e2e-keys e2e-kube e2e-shared replicas clean
+.PHONY: release release-modules check-release build-fips soak crash crowd shadow mutants outdated alerts e2e e2e-all e2e-keys e2e-packages e2e-kube e2e-shared replicas clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,7 +70,7 @@ outdated: ## list direct dependencies behind their newest version; an error with
 
 lint: $(BIN)/golangci-lint ## run go vet and golangci-lint
 	$(GO) vet ./...
-	cd e2e && $(GO) vet ./... && $(GO) vet -tags all,keys ./...
+	cd e2e && $(GO) vet ./... && $(GO) vet -tags all,keys,packages ./...
 	cd release && $(GO) vet ./...
 	GOOS=windows $(GO) vet ./cmd/mayfly-client
 	$(BIN)/golangci-lint run ./...
@@ -159,6 +159,9 @@ e2e: build ## run real clients, logs and services against the real binary
 
 e2e-keys: build hsm ## run the CA on real places of keys; needs python3, a C compiler, and softhsm2 and opensc of the package manager
 	cd e2e && $(GO) test -count=1 -timeout 40m -tags keys -run TestKeys -v ./...
+
+e2e-packages: build ## install, upgrade and remove the packages on machines with systemd; needs root, systemd-container, nginx and rpm
+	cd e2e && $(GO) test -count=1 -timeout 40m -tags packages -run TestPackages -v .
 
 e2e-kube: build ## render the Helm chart, check the result, and apply it to a real API server; UPDATE=1 writes deploy/kubernetes anew
 	cd e2e && $(GO) test -count=1 -timeout 60m -tags kube -run TestKubernetes $(if $(UPDATE),. -update,.)
