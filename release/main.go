@@ -17,6 +17,8 @@ import (
 	"strings"
 	"syscall"
 
+	"k8s.io/klog/v2"
+
 	"github.com/mayfly-ca/mayfly/release/build"
 	"github.com/mayfly-ca/mayfly/release/dist"
 	"github.com/mayfly-ca/mayfly/release/sign"
@@ -73,9 +75,10 @@ func run(ctx context.Context, args []string, errs io.Writer) int {
 		if !source.Release() {
 			fmt.Fprintln(errs, "release: the commit has no tag such as v1.2.3, or is modified: this is no release")
 		}
+		log := slog.New(slog.NewTextHandler(errs, &slog.HandlerOptions{Level: slog.LevelWarn}))
+		klog.SetSlogLogger(log) // Tessera, the storage of the logs, logs with klog
 		return dist.Make(ctx, dist.Options{
-			Source: source, Targets: targets, Out: *out, Service: service, Unsigned: *unsigned,
-			Log: slog.New(slog.NewTextHandler(errs, &slog.HandlerOptions{Level: slog.LevelWarn})), Progress: errs,
+			Source: source, Targets: targets, Out: *out, Service: service, Unsigned: *unsigned, Log: log, Progress: errs,
 		})
 	}()
 	switch {
