@@ -82,13 +82,20 @@ func newWorld(t testing.TB) *world {
 	authority, err := ca.New(ca.Options{Chain: w.pki.Chain, Signer: w.pki.Key, Backdate: 30 * time.Second})
 	must(t, err)
 	w.upstream = w.server(&server.Core{Issuers: w.verifier, Keys: keys, Authority: authority, Digest: "up"})
-	preview, err := ca.NewPreviewer(ca.Options{Chain: w.pki.Chain, Backdate: 30 * time.Second})
-	must(t, err)
-	w.own = shadow.Own{
-		Handler: w.server(&server.Core{Issuers: w.verifier, Keys: keys, Preview: preview}), Chain: w.pki.Chain,
-		Config: "own",
-	}
+	w.own = w.previewOf(w.verifier, w.pki)
 	return w
+}
+
+// previewOf returns the own side of a CA with other issuers or another chain.
+func (w *world) previewOf(issuers *oidc.Verifier, p *pki.PKI) shadow.Own {
+	w.t.Helper()
+	keys, err := pop.New(pop.Config{}, pop.Options{})
+	must(w.t, err)
+	preview, err := ca.NewPreviewer(ca.Options{Chain: p.Chain, Backdate: 30 * time.Second})
+	must(w.t, err)
+	return shadow.Own{
+		Handler: w.server(&server.Core{Issuers: issuers, Keys: keys, Preview: preview}), Chain: p.Chain, Config: "own",
+	}
 }
 
 func (w *world) server(core *server.Core) http.Handler {

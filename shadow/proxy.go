@@ -17,6 +17,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -158,8 +159,8 @@ func New(o Options) *Proxy {
 	starting := "the upstream has not been checked yet"
 	p.reachable.Store(&starting)
 	p.forward = &httputil.ReverseProxy{
-		Rewrite: p.rewrite, Transport: roundTripper(p.roundTrip), FlushInterval: -1, ModifyResponse: observe,
-		ErrorHandler: p.unreachable, ErrorLog: log.New(io.Discard, "", 0),
+		Rewrite: p.rewrite, Transport: roundTripper(p.roundTrip), ModifyResponse: observe,
+		BufferPool: &buffers{}, ErrorHandler: p.unreachable, ErrorLog: log.New(io.Discard, "", 0),
 	}
 	return p
 }
@@ -183,6 +184,22 @@ func (p *Proxy) SetPlan(plan Plan) {
 func (p *Proxy) Collectors() []prometheus.Collector {
 	return append(p.metrics.collectors(), p.further...)
 }
+
+// buffers are the buffers through which bodies are copied.
+type buffers struct{ pool sync.Pool }
+
+const bufferSize = 8 << 10 // an answer fits
+
+// Get implements [httputil.BufferPool].
+func (b *buffers) Get() []byte {
+	if one, ok := b.pool.Get().(*[bufferSize]byte); ok {
+		return one[:]
+	}
+	return make([]byte, bufferSize)
+}
+
+// Put implements [httputil.BufferPool].
+func (b *buffers) Put(one []byte) { b.pool.Put((*[bufferSize]byte)(one)) }
 
 type roundTripper func(*http.Request) (*http.Response, error)
 
