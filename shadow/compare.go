@@ -272,12 +272,12 @@ func (c *comparison) times() {
 		c.add(what{Validity, ""}, plain("%s", a), plain("%s", b))
 	}
 	before, ownBefore := c.exchange.began.Sub(up.NotBefore), c.decided.Sub(own.NotBefore)
-	apart := ownBefore - before
-	if -slack-c.exchange.took <= apart && apart <= slack {
+	late := c.exchange.took + slack // the upstream may have made its certificate at any time until it answered
+	if apart := ownBefore - before; -slack <= apart && apart <= late {
 		return
 	}
 	var rows []string
-	if ownBefore > before && before > -slack-c.exchange.took { // the upstream's begins at the request, as Fulcio's do
+	if -late <= before && before <= slack { // it begins when it was made, as Fulcio's do
 		rows = []string{rowNotBefore}
 	}
 	at := func(d time.Duration) value { return plain("%s before the request", d.Round(slack)) }

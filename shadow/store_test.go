@@ -2,6 +2,7 @@ package shadow
 
 import (
 	"bytes"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -205,6 +206,40 @@ func TestSubjectOf(t *testing.T) {
 	if s, _, ok := subjectOf(GRPC, map[string][]string{"Oidcidentitytoken": {token}}, []byte{0, 0, 0, 0, 0}); !ok ||
 		s.Name != "b" {
 		t.Error(s)
+	}
+}
+
+// The beginning of a certificate is compared with the time at which it can have been made.
+func TestTimes(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	for _, c := range []struct {
+		name      string
+		took      time.Duration // of the upstream
+		begins    time.Duration // of the upstream's certificate, after the request
+		different bool
+		explained bool
+	}{
+		{"at once", 0, -30 * time.Second, false, false},
+		{"made late", 20 * time.Second, -10 * time.Second, false, false},
+		{"made later than answered", 0, -10 * time.Second, true, false},
+		{"backdated by an hour", 20 * time.Second, -time.Hour, true, false},
+		{"Fulcio's", 0, 0, true, true},
+		{"Fulcio's, made late", 30 * time.Second, 29 * time.Second, true, true},
+		{"in the future", 0, time.Minute, true, false},
+	} {
+		leaf := func(from time.Time) *x509.Certificate {
+			return &x509.Certificate{NotBefore: from, NotAfter: from.Add(time.Minute)}
+		}
+		x := comparison{
+			exchange: &exchange{began: now, took: c.took}, decided: now.Add(time.Hour),
+			up: answer{leaf: leaf(now.Add(c.begins))}, own: answer{leaf: leaf(now.Add(time.Hour - 30*time.Second))},
+			show: func(v value) string { return v.text },
+		}
+		x.times()
+		if (len(x.out) > 0) != c.different || c.different && explained(x.out) != c.explained {
+			t.Errorf("%s: %+v", c.name, x.out)
+		}
 	}
 }
 
