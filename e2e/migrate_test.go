@@ -20,7 +20,8 @@ func TestFulcioFlags(t *testing.T) {
 	l := lab.New(t)
 	help := l.Run(lab.Command{Name: "fulcio", Args: []string{"serve", "--help"}})
 	var want, got []string
-	for _, m := range regexp.MustCompile(`(?m)^ +(?:-\w, +)?--([\w.-]+)`).FindAllStringSubmatch(help.Stdout+help.Stderr, -1) {
+	flag := regexp.MustCompile(`(?m)^ +(?:-\w, +)?--([\w.-]+)`)
+	for _, m := range flag.FindAllStringSubmatch(help.Stdout+help.Stderr, -1) {
 		want = append(want, m[1])
 	}
 	page, err := os.ReadFile("../docs/migrating.md")

@@ -61,7 +61,8 @@ func helmValues(d document) ([]candidate, error) {
 		password := k.object("Secret", namespace, secret+"/password")
 		p.Env["PASSWORD"] = Variable{Secret: &password}
 		p.Mounts = append(p.Mounts, Mount{At: "/var/run/fulcio-secrets", Files: map[string]File{
-			"key.pem": k.object("Secret", namespace, secret+"/private"), "cert.pem": k.object("Secret", namespace, secret+"/cert"),
+			"key.pem":  k.object("Secret", namespace, secret+"/private"),
+			"cert.pem": k.object("Secret", namespace, secret+"/cert"),
 		}})
 	case "kmsca":
 		p.Args = append(p.Args, "--kms-resource="+arg("kms_resource"), "--kms-cert-chain-path=/etc/fulcio-config/chain.pem")
@@ -71,7 +72,8 @@ func helmValues(d document) ([]candidate, error) {
 	}
 	p.Args = append(p.Args, "--ct-log-url="+chartLog(v))
 	if tls := at(v, "server", "grpcSvcTLS"); tls != nil {
-		p.Args = append(p.Args, "--grpc-tls-certificate=/var/run/grpc-tls/cert.pem", "--grpc-tls-key=/var/run/grpc-tls/key.pem")
+		p.Args = append(p.Args, "--grpc-tls-certificate=/var/run/grpc-tls/cert.pem",
+			"--grpc-tls-key=/var/run/grpc-tls/key.pem")
 		name := textAt(tls, "secretName")
 		p.Mounts = append(p.Mounts, Mount{At: "/var/run/grpc-tls", Files: map[string]File{
 			"cert.pem": k.object("Secret", namespace, name+"/"+textAt(tls, "certField")),

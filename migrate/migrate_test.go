@@ -226,10 +226,11 @@ func TestRefused(t *testing.T) {
 		"help":            {append(fileca, "--help"), nil, "asks for help"},
 		"port":            {[]string{"serve", "--ca=ephemeralca", "--port=70000"}, nil, "--port=70000 is not a port"},
 		"log":             {[]string{"serve", "--ca=ephemeralca", "--ct-log-url=ct"}, nil, "not the http or https URL"},
-		"log with a user": {[]string{"serve", "--ca=ephemeralca", "--ct-log-url=https://a:b@c"}, nil, "not the http or https"},
+		"log with a user": {[]string{"serve", "--ca=ephemeralca", "--ct-log-url=https://a:b@c"}, nil, "not the http"},
 		"settings file":   {[]string{"serve", "-c", "x.toml"}, nil, "no such file"},
 		"ca by environment, port by flag": {
-			[]string{"serve", "--port=x"}, map[string]migrate.Variable{"FULCIO_SERVE_CA": {Text: "ephemeralca"}},
+			[]string{"serve", "--port=x"},
+			map[string]migrate.Variable{"FULCIO_SERVE_CA": {Text: "ephemeralca"}},
 			"--port=x is not a port",
 		},
 	} {
@@ -251,9 +252,13 @@ func TestParseRefused(t *testing.T) {
 	a := strings.NewReplacer("NAME", "a", "CA", "ephemeralca").Replace(deployment)
 	b := strings.NewReplacer("NAME", "b", "CA", "pkcs11ca").Replace(deployment)
 	for name, c := range map[string]struct{ text, workload, want string }{
-		"nothing":     {"a: 1", "", "no Fulcio was found"},
-		"not YAML":    {"a: [", "", "it is not YAML"},
-		"several":     {a + b, "", "there are several: a, b; name one with --workload"},
+		"nothing":  {"a: 1", "", "no Fulcio was found"},
+		"not YAML": {"a: [", "", "it is not YAML"},
+		"several":  {a + b, "", "there are several: a, b; name one with --workload"},
+		"several that differ in another flag": {
+			a + strings.Replace(a, `"--ca=`, `"--log_type=prod", "--ca=`, 1), "",
+			"there are several: a; name one",
+		},
 		"another":     {a + b, "c", `there is no "c"; there is a, b`},
 		"one of them": {a + b, "b", ""},
 		"unknown CA type": {`{"apiVersion": "rhtas.redhat.com/v1alpha1", "kind": "Fulcio", "metadata": {"name": "x"},
@@ -330,8 +335,8 @@ func FuzzCommandLine(f *testing.F) {
 	})
 }
 
-// TestFlagsTable compares the table of flags in docs/migrating.md with Flags. "make e2e" compares it with the flags of a
-// released Fulcio.
+// TestFlagsTable compares the table of flags in docs/migrating.md with Flags. "make e2e" compares it with the flags of
+// a released Fulcio.
 func TestFlagsTable(t *testing.T) {
 	t.Parallel()
 	var table strings.Builder

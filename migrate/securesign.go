@@ -105,7 +105,8 @@ func securesignModule(p *Process, certificate any) error {
 
 // securesignLog returns the URL of the log; its parts have the operator's defaults.
 func securesignLog(spec any, namespace string) string {
-	address, port, prefix := textAt(spec, "ctlog", "address"), textAt(spec, "ctlog", "port"), textAt(spec, "ctlog", "prefix")
+	address, port := textAt(spec, "ctlog", "address"), textAt(spec, "ctlog", "port")
+	prefix := textAt(spec, "ctlog", "prefix")
 	if address == "" {
 		address = "http://ctlog." + namespace + ".svc"
 		if namespace == "" {
@@ -203,7 +204,7 @@ func kebab(v any) any {
 // kebabName writes a name in kebab-case; "URL", "URI", "ID", "CI" and "SPIFFE" are words.
 func kebabName(s string) string {
 	var b strings.Builder
-	for i := 0; i < len(s); i++ {
+	for i := range len(s) {
 		upper := s[i] >= 'A' && s[i] <= 'Z'
 		if upper && i > 0 {
 			before := s[i-1] >= 'a' && s[i-1] <= 'z'

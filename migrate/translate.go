@@ -72,9 +72,7 @@ func Translate(p *Process, o Options) (*Plan, error) {
 	t.settingRows()
 	t.listen()
 	t.identity()
-	if err := t.authority(); err != nil {
-		return nil, err
-	}
+	t.authority()
 	t.algorithms()
 	if err := t.log(); err != nil {
 		return nil, err
@@ -203,7 +201,7 @@ func (t *translator) exists(f File) bool {
 }
 
 // authority writes the block ca.
-func (t *translator) authority() error {
+func (t *translator) authority() {
 	chain := func(flag string) string { return t.place(t.p.lookup(t.s.get(flag)), "chain.pem", false) }
 	if kind := t.s.get("ca"); kind != "googleca" && kind != "ephemeralca" {
 		t.line("# The same key and chain: verifiers need no new trusted root.")
@@ -241,7 +239,6 @@ func (t *translator) authority() error {
 		t.step("make a key in Google Cloud KMS and a signing request for it, and write the block ca into "+Main,
 			"mayfly ca csr --help")
 	}
-	return nil
 }
 
 // password writes the password of a key into a file of its own, or says from where it comes.
@@ -303,7 +300,7 @@ func (t *translator) module() {
 				shell.Quote(filepath.Join(t.o.Dir, "chain.pem"))))
 	}
 	t.line("    key: %s", quote(label))
-	t.line("    # A process of its own loads the module of the HSM. It reads the module's path and the PIN as Fulcio does.")
+	t.line("    # A process of its own loads the module of the HSM. It reads path and PIN as Fulcio does.")
 	t.line("    command:")
 	t.line("      - mayfly-hsm")
 	t.line("      - %s", quote("--crypto11-config="+at))
@@ -385,8 +382,8 @@ func (t *translator) rest() {
 // finish completes mayfly.yaml.
 func (t *translator) finish() {
 	var head strings.Builder
-	head.WriteString("# The configuration of a Fulcio, translated by \"mayfly migrate fulcio\". docs/config.md describes " +
-		"every key.\n# Check it: mayfly config check --config " + Main + "\n\n")
+	head.WriteString("# The configuration of a Fulcio, translated by \"mayfly migrate fulcio\". docs/config.md " +
+		"describes every key.\n# Check it: mayfly config check --config " + Main + "\n\n")
 	if t.insecure {
 		head.WriteString("# Set this to true when ca, ct and every \"insecure\" are fit for production.\n")
 	}

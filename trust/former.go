@@ -19,7 +19,7 @@ import (
 	"github.com/mayfly-ca/mayfly/loglist"
 )
 
-// Former is the trust material of a Sigstore without a trusted root: files in PEM. Their keys and chains have been valid
+// Former is the trust material of a Sigstore without a trusted root: files in PEM. The keys of logs have been valid
 // since the oldest certificate of the CA, without an end.
 type Former struct {
 	// CA has certificates: chains one after another, each with the issuing certificate first.
@@ -62,7 +62,8 @@ func (f Former) Material() (Material, error) {
 	return m, nil
 }
 
-// formerAuthorities divides certificates into chains: a chain ends where the next certificate did not sign the last one.
+// formerAuthorities divides certificates into chains: a chain ends where the next certificate did not sign the last
+// one.
 func formerAuthorities(data []byte, url string) ([]Authority, error) {
 	certificates, err := pemfile.Certificates(data)
 	if err != nil {
@@ -71,10 +72,9 @@ func formerAuthorities(data []byte, url string) ([]Authority, error) {
 	var out []Authority
 	for _, c := range certificates {
 		if n := len(out) - 1; n >= 0 {
-			chain := out[n].Chain
-			last := chain[len(chain)-1]
+			last := out[n].Chain[len(out[n].Chain)-1]
 			if last.CheckSignatureFrom(c) == nil && !last.Equal(c) {
-				out[n].Chain = append(chain, c)
+				out[n].Chain = append(out[n].Chain, c)
 				continue
 			}
 		}
@@ -112,8 +112,8 @@ func formerLogs(keys [][]byte, address string, begin time.Time) ([]Log, error) {
 var ErrNoTrust = errors.New("the repository has neither trusted_root.json nor certificates of Fulcio")
 
 // FetchFormer downloads the trusted root from a TUF repository, as [Fetch] does. If the repository has none, it is made
-// of the files with certificates and keys, which older clients find by the member "sigstore" of their custom metadata or
-// by name. f has the URLs of the services for that case.
+// of the files with certificates and keys, which older clients find by the member "sigstore" of their custom metadata
+// or by name. f has the URLs of the services for that case.
 func FetchFormer(ctx context.Context, repository Mirror, f Former) ([]byte, error) {
 	s, err := repository.source(ctx)
 	if err != nil {

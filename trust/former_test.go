@@ -186,7 +186,8 @@ func legacySite(t *testing.T, files map[string][]byte, usage map[string]string) 
 	save := func(name string, m interface {
 		Sign(signature.Signer) (*metadata.Signature, error)
 		ToBytes(bool) ([]byte, error)
-	}) {
+	},
+	) {
 		if _, err := m.Sign(signer); err != nil {
 			t.Fatal(err)
 		}
