@@ -243,8 +243,8 @@ func (a Authority) effective() (from, to time.Time) {
 }
 
 // Succeed returns the trusted root for the time in which a CA takes over from another one: root, which is that of the
-// Succeed returns the trusted root for the time in which a CA takes over from another one: root, which is that of the
-// by the result.
+// former Sigstore, with the material of m besides its own. What verifiers trust by root, they trust by the result for
+// at least as long.
 func Succeed(root []byte, m Material) ([]byte, error) {
 	next, err := Merge(root, m)
 	if err != nil {
