@@ -351,7 +351,7 @@ func TestUpstreamFails(t *testing.T) {
 	if response, err := http.DefaultClient.Do(r); err == nil {
 		body, err := io.ReadAll(response.Body)
 		must(t, response.Body.Close())
-		if !strings.HasPrefix("half", string(body)) || err == nil {
+		if len(body) > len("half") || err == nil {
 			t.Errorf("%q, %v", body, err)
 		}
 	}
