@@ -84,7 +84,7 @@ func TestSucceed(t *testing.T) {
 	if _, err := trust.Succeed(root, same); err == nil || !strings.Contains(err.Error(), "for a shorter time") {
 		t.Errorf("a shorter validity: %v", err)
 	}
-	if err := trust.Keeps(next, root); err == nil || !strings.Contains(err.Error(), "is missing") {
+	if err := trust.Keeps(next, root); err == nil || !strings.Contains(err.Error(), "the CA \"") {
 		t.Errorf("a missing authority: %v", err)
 	}
 }
