@@ -90,7 +90,7 @@ mount -t tmpfs -o size=3G tmpfs "$1"
 cd "$1"
 mkdir upper work root
 mount -t overlay overlay -o lowerdir=/,upperdir=upper,workdir=work root
-rm -f root/etc/machine-id
+rm -f root/etc/machine-id root/usr/sbin/policy-rc.d # which keeps services of new packages from being started
 printf '%032x\n' 4242 > root/etc/machine-id
 echo '127.0.0.1 localhost ca.example.com' > root/etc/hosts
 cp -r "$2" root/opt/share
@@ -246,7 +246,9 @@ until curl -sf http://127.0.0.1:5556/.well-known/openid-configuration > /dev/nul
 	m.proxy()
 	m.run("systemctl daemon-reload && systemctl enable --quiet --now mayfly.socket && systemctl enable --quiet --now mayfly")
 	m.ready()
-	m.run(`runuser -u mayfly -- mayfly config check --config /etc/mayfly/mayfly.yaml
+	m.run(`export MAYFLY_CA_PASSWORD=of-the-lab
+cd /
+runuser -u mayfly -- mayfly config check --config /etc/mayfly/mayfly.yaml
 /opt/mayfly dev token --dir /opt/dev --email alice@example.com > /opt/token
 runuser -u mayfly -- mayfly trust export --config /etc/mayfly/mayfly.yaml --url https://ca.example.com --out /tmp/trust`)
 	const request = "/opt/mayfly request --url https://ca.example.com --trusted-root /tmp/trust/trusted_root.json " +

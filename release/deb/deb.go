@@ -66,6 +66,7 @@ func Build(ctx context.Context, p linux.Package, out string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	// One thread: with several, the bytes depend on their number.
+	//nolint:gosec // the program that LookPath found
 	cmd := exec.CommandContext(ctx, tool, "--root-owner-group", "-Zxz", "--threads-max=1", "--build", tree, name)
 	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH="+strconv.FormatInt(p.Time.Unix(), 10))
 	if text, err := cmd.CombinedOutput(); err != nil {
@@ -165,6 +166,7 @@ func unpack(tree string, files []linux.File, at time.Time) error {
 	at = at.UTC().Truncate(time.Second)
 	dirs := []string{"/"}
 	for _, dir := range linux.Parents(files) {
+		//nolint:gosec // the mode that directories of a package have
 		if err := os.Mkdir(filepath.Join(tree, dir), 0o755); err != nil {
 			return err
 		}
@@ -175,7 +177,7 @@ func unpack(tree string, files []linux.File, at time.Time) error {
 		name := filepath.Join(tree, f.Path)
 		var err error
 		if f.Mode.IsDir() {
-			err = os.Mkdir(name, 0o755)
+			err = os.Mkdir(name, 0o755) //nolint:gosec // as above
 			dirs = append(dirs, f.Path)
 			modes[f.Path] = f.Mode.Perm()
 		} else {

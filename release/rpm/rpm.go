@@ -12,6 +12,7 @@ import (
 	"embed"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -76,6 +77,10 @@ func Files(p linux.Package) ([]linux.File, error) {
 	})
 	if err != nil {
 		return nil, err
+	}
+	// rpm removes the directories that a package names.
+	for _, dir := range []string{"/usr/share/doc/mayfly", "/usr/share/doc/mayfly/examples", "/usr/share/licenses/mayfly"} {
+		files = append(files, linux.File{Path: dir, Mode: fs.ModeDir | 0o755})
 	}
 	for to, from := range map[string]string{
 		"/usr/share/licenses/mayfly/LICENSE": "LICENSE", "/usr/share/doc/mayfly/CHANGELOG.md": "CHANGELOG.md",

@@ -100,6 +100,8 @@ func TestRead(t *testing.T) {
 		t.Error(d)
 	}
 	for _, line := range []string{
+		"/usr/share/licenses/mayfly drwxr-xr-x root root 1796079601", "/usr/share/doc/mayfly drwxr-xr-x root root 1796079601",
+		"/usr/share/doc/mayfly/examples drwxr-xr-x root root 1796079601",
 		"/usr/share/licenses/mayfly/LICENSE -rw-r--r-- root root 1796079601 l\n",
 		"/usr/share/doc/mayfly/README.md -rw-r--r-- root root 1796079601 d\n",
 		"/usr/share/man/man1/mayfly.1.gz -rw-r--r-- root root 1796079601 d\n",
