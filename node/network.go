@@ -74,7 +74,7 @@ func logListeners(log *slog.Logger, l server.Listeners) {
 	log.Info("listening", "http", address(l.HTTP), "grpc", address(l.GRPC), "admin", address(l.Admin))
 }
 
-// newServer creates the server, which answers requests with status 503 until the first snapshot is installed.
+// newServer creates the server, whose requests wait, and then get status 503, until the first snapshot is installed.
 func (n *Node) newServer(registry *prometheus.Registry) (err error) {
 	cfg := n.started
 	services := []server.Service{{Name: "tuf", Paths: []string{tufPath}, Handler: n.tufHandler()}}
@@ -110,7 +110,7 @@ func (n *Node) newServer(registry *prometheus.Registry) (err error) {
 	if err != nil {
 		return err
 	}
-	n.server.SetNotReady("starting")
+	n.server.SetStarting()
 	registry.MustRegister(n.server.Collectors()...)
 	registry.MustRegister(n.tracer.Collectors()...)
 	for _, s := range n.tls.Named() {

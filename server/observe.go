@@ -93,7 +93,7 @@ func guarded[R any](ctx context.Context, s *Server, c call[R], r *record) (out R
 			failure = fault.New(fault.InternalError, fmt.Errorf("panic: %v", p))
 		}
 	}()
-	st := s.state.Load()
+	st := s.begun(ctx)
 	if st.core != nil {
 		r.setCore(st.core)
 	}

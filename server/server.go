@@ -204,6 +204,7 @@ type Server struct {
 type state struct {
 	core  *Core
 	cause string
+	ended chan struct{} // closed when the start has ended; nil: the server is not starting
 }
 
 // New returns a server without a core: it answers NOT_READY until [Server.SetCore].
@@ -296,11 +297,41 @@ func (s *Server) SetCore(c *Core) {
 		own.mldsaChain = append(own.mldsaChain, pemOf(cert.Raw))
 	}
 	s.metrics.begin(c.Issuers)
-	s.state.Store(&state{core: &own})
+	s.setState(&state{core: &own})
 }
 
 // SetNotReady removes the core. Clients get cause as the error.
-func (s *Server) SetNotReady(cause string) { s.state.Store(&state{cause: cause}) }
+func (s *Server) SetNotReady(cause string) { s.setState(&state{cause: cause}) }
+
+// SetStarting says that a core comes soon. Requests wait for it, at most for startWait: during a restart, systemd keeps
+// the socket open, and the connections of clients that have waited there must not be refused now.
+func (s *Server) SetStarting() { s.setState(&state{cause: "starting", ended: make(chan struct{})}) }
+
+// startWait is how long a request waits for the end of the start. Clients wait at least as long for an answer.
+const startWait = 4 * time.Second
+
+func (s *Server) setState(next *state) {
+	if old := s.state.Swap(next); old != nil && old.ended != nil {
+		close(old.ended) // each state is replaced once
+	}
+}
+
+// begun returns the state of the server for a new request, which waits while the server is starting.
+func (s *Server) begun(ctx context.Context) *state {
+	st := s.state.Load()
+	if st.ended == nil {
+		return st
+	}
+	timer := time.NewTimer(startWait)
+	defer timer.Stop()
+	select {
+	case <-st.ended:
+		return s.state.Load()
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return st
+}
 
 // HTTPHandler returns the REST API.
 func (s *Server) HTTPHandler() http.Handler { return s.http }

@@ -570,6 +570,36 @@ func TestEndpoints(t *testing.T) {
 	}
 }
 
+// A request that arrives while the server is starting waits, and is served as soon as the start has ended.
+func TestStarting(t *testing.T) {
+	t.Parallel()
+	w := newFixture(t, false)
+	w.srv.SetStarting()
+	answered := make(chan answer, 1)
+	go func() { answered <- w.rest("GET", "/api/v2/trustBundle", "") }()
+	select {
+	case a := <-answered:
+		t.Fatalf("answered before the start has ended: %d %s", a.code, a.body)
+	case <-time.After(200 * time.Millisecond):
+	}
+	w.srv.SetNotReady("maintenance") // ends the start, as a core does
+	if a := <-answered; a.code != 503 || a.status.Details[0].Metadata["cause"] != "maintenance" {
+		t.Errorf("%d %s", a.code, a.body)
+	}
+}
+
+// A start that takes long is told to clients.
+func TestStartingLong(t *testing.T) {
+	t.Parallel()
+	w := newFixture(t, false)
+	w.srv.SetStarting()
+	begin := time.Now()
+	a := w.rest("GET", "/api/v2/trustBundle", "")
+	if took := time.Since(begin); a.code != 503 || a.status.Details[0].Metadata["cause"] != "starting" || took < time.Second {
+		t.Errorf("after %s: %d %s", took, a.code, a.body)
+	}
+}
+
 // F9: health and readiness agree; without a core every call returns the reason.
 func TestReadiness(t *testing.T) {
 	t.Parallel()
