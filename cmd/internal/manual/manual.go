@@ -182,7 +182,9 @@ func page(c *cobra.Command, o Options) []byte {
 	}
 	w.request("SH", "EXIT STATUS")
 	for _, s := range [][2]string{
-		{"0", "done"}, {"1", "failed at run time"}, {"2", "the command line or the configuration is wrong"},
+		{"0", "done"},
+		{"1", "failed at run time"},
+		{"2", "the command line or the configuration is wrong"},
 		{"3", "a check found something"},
 	} {
 		w.request("TP", "4")
