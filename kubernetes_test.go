@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"errors"
 	"io"
 	"maps"
 	"os"
@@ -153,7 +154,7 @@ func manifests(t *testing.T) map[string][]object {
 		d := yaml.NewDecoder(strings.NewReader(readDoc(t, name)))
 		for {
 			var o map[string]any
-			if err := d.Decode(&o); err == io.EOF {
+			if err := d.Decode(&o); errors.Is(err, io.EOF) {
 				break
 			} else if err != nil {
 				t.Fatalf("%s: %v", name, err)

@@ -46,12 +46,12 @@ func newManual() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := os.MkdirAll(out, 0o755); err != nil {
+			if err := os.MkdirAll(out, 0o755); err != nil { //nolint:gosec // every user reads the pages
 				return err
 			}
 			var errs []error
 			for _, p := range pages {
-				errs = append(errs, os.WriteFile(filepath.Join(out, p.Name), p.Text, 0o644))
+				errs = append(errs, os.WriteFile(filepath.Join(out, p.Name), p.Text, 0o644)) //nolint:gosec // as above
 			}
 			return errors.Join(errs...)
 		}),

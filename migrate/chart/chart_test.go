@@ -55,8 +55,8 @@ func TestEveryValue(t *testing.T) {
 		}
 	}
 	for _, row := range chart.Rows() {
-		name, any := strings.CutSuffix(row.From, ".*")
-		if !reported[name] && !any {
+		name, group := strings.CutSuffix(row.From, ".*")
+		if !reported[name] && !group {
 			t.Errorf("testdata/all.yaml does not show %s", name)
 		}
 		if row.To == "" && row.Note == "" {
