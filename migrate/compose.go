@@ -94,7 +94,7 @@ func (c composer) words(v any) ([]string, error) {
 		}
 		return out, nil
 	}
-	return nil, fmt.Errorf("it is neither a text nor a list")
+	return nil, fmt.Errorf("the value is neither a text nor a list")
 }
 
 // splitWords splits a line into words as a shell does, with quotes and backslashes.

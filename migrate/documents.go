@@ -31,7 +31,7 @@ func documents(data []byte) ([]any, error) {
 			return out, nil
 		}
 		if err != nil {
-			return nil, fmt.Errorf("it is not YAML: %s", strings.TrimPrefix(err.Error(), "yaml: "))
+			return nil, fmt.Errorf("the text is not YAML: %s", strings.TrimPrefix(err.Error(), "yaml: "))
 		}
 		v, err := plain(&n, 0, &nodes)
 		if err != nil {
@@ -41,14 +41,14 @@ func documents(data []byte) ([]any, error) {
 			continue // an empty document
 		}
 		if out = append(out, v); len(out) > maxDocuments {
-			return nil, fmt.Errorf("it has more than %d documents", maxDocuments)
+			return nil, fmt.Errorf("the text has more than %d documents", maxDocuments)
 		}
 	}
 }
 
 func plain(n *yaml.Node, depth int, nodes *int) (any, error) {
 	if *nodes++; depth > maxDepth || *nodes > maxNodes {
-		return nil, fmt.Errorf("line %d: it is nested too deeply, or too large", n.Line)
+		return nil, fmt.Errorf("line %d: the value is nested too deeply, or too large", n.Line)
 	}
 	switch n.Kind {
 	case yaml.DocumentNode:
@@ -128,7 +128,7 @@ func parseSettings(data []byte, ext string) (map[string]any, error) {
 	case ".yaml", ".yml":
 	case ".json":
 		if !json.Valid(data) {
-			return nil, errors.New("it is not JSON")
+			return nil, errors.New("the text is not JSON")
 		}
 	case ".toml", ".env", ".dotenv":
 		return nil, fmt.Errorf("this command reads YAML and JSON; write the settings of the %s file as a YAML file "+
@@ -145,7 +145,7 @@ func parseSettings(data []byte, ext string) (map[string]any, error) {
 	}
 	m, ok := docs[0].(map[string]any)
 	if !ok {
-		return nil, errors.New("it is not a mapping of settings")
+		return nil, errors.New("the text is not a mapping of settings")
 	}
 	return lower(m), nil
 }

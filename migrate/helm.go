@@ -143,7 +143,7 @@ func chartConfig(v any) (map[string]File, error) {
 			out["config.json"] = File{Data: append(data, '\n')}
 		}
 	default:
-		return nil, fmt.Errorf("it is a %T; write a mapping or a text", contents)
+		return nil, fmt.Errorf("the value is a %T; write a mapping or a text", contents)
 	}
 	if chain := textAt(v, "server", "args", "kms_cert_chain"); chain != "" {
 		out["chain.pem"] = File{Data: []byte(chain)}

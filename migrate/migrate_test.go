@@ -253,7 +253,7 @@ func TestParseRefused(t *testing.T) {
 	b := strings.NewReplacer("NAME", "b", "CA", "pkcs11ca").Replace(deployment)
 	for name, c := range map[string]struct{ text, workload, want string }{
 		"nothing":  {"a: 1", "", "no Fulcio was found"},
-		"not YAML": {"a: [", "", "it is not YAML"},
+		"not YAML": {"a: [", "", "the text is not YAML"},
 		"several":  {a + b, "", "there are several: a, b; name one with --workload"},
 		"several that differ in another flag": {
 			a + strings.Replace(a, `"--ca=`, `"--log_type=prod", "--ca=`, 1), "",

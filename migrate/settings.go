@@ -303,7 +303,7 @@ func (f File) read() ([]byte, error) {
 		return f.Data, nil
 	}
 	if f.Path == "" {
-		return nil, errors.New("it is not among the files: " + f.From + "; add its manifest with --from")
+		return nil, errors.New("the object is not among the files: " + f.From + "; add its manifest with --from")
 	}
 	return bounded.ReadFile(f.Path, maxFile)
 }

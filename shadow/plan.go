@@ -45,7 +45,7 @@ func (p Plan) Empty() bool { return p.Share == 0 && len(p.Subjects) == 0 }
 func ParseShare(text string) (int, error) {
 	number, err := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(text), "%"), 64)
 	if err != nil || math.IsNaN(number) || number < 0 || number > 100 {
-		return 0, fault.Cure(fmt.Errorf("%q is no share", text), "write a percentage between 0 and 100")
+		return 0, fault.Cure(fmt.Errorf("%q is not a share", text), "write a percentage between 0 and 100")
 	}
 	hundredths := number * 100
 	if math.Abs(hundredths-math.Round(hundredths)) > 1e-6 {
@@ -65,7 +65,7 @@ func ParsePlan(data []byte) (p Plan, err error) {
 		case len(words) == 0:
 		case words[0] == "share" && len(words) == 2:
 			if shares++; shares > 1 {
-				return Plan{}, fmt.Errorf("line %d: a second share", n)
+				return Plan{}, fmt.Errorf("line %d: the plan has a share already", n)
 			}
 			if p.Share, err = ParseShare(words[1]); err != nil {
 				return Plan{}, fmt.Errorf("line %d: %w", n, err)
@@ -73,7 +73,7 @@ func ParsePlan(data []byte) (p Plan, err error) {
 		case words[0] == "identity" && (len(words) == 2 || len(words) == 3) && len(p.Subjects) < maxSubjects:
 			p.Subjects = append(p.Subjects, Chosen{words[1], strings.Join(words[2:], "")})
 		default:
-			return Plan{}, fault.Cure(fmt.Errorf("line %d is none of a plan", n),
+			return Plan{}, fault.Cure(fmt.Errorf("line %d is not a line of a plan", n),
 				"write \"share 25%\", or \"identity ISSUER\" or \"identity ISSUER SUBJECT\"; at most 10000 lines")
 		}
 	}

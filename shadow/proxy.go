@@ -65,7 +65,7 @@ func parseBase(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil ||
 		strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
-		return nil, fault.Cure(fmt.Errorf("%q is no URL of a server", text), "write http://HOST:PORT or https://HOST:PORT")
+		return nil, fault.Cure(fmt.Errorf("%q is not the URL of a server", text), "write http://HOST:PORT or https://HOST:PORT")
 	}
 	return &url.URL{Scheme: u.Scheme, Host: u.Host}, nil
 }

@@ -150,9 +150,18 @@ func compare(t *testing.T, one, two map[string][]byte) {
 	}
 }
 
+// needRelease skips a test that compiles programs of a release, which takes minutes with an empty build cache.
+func needRelease(t *testing.T) {
+	t.Helper()
+	if os.Getenv("MAYFLY_RELEASE") == "" {
+		t.Skip("MAYFLY_RELEASE is not set; make check-release runs this test")
+	}
+}
+
 // A release of one program: its checksums are right, every file is signed, and a second one has the same bytes.
 func TestRelease(t *testing.T) {
 	t.Parallel()
+	needRelease(t)
 	targets := []build.Target{{OS: runtime.GOOS, Arch: runtime.GOARCH, Package: "./cmd/mayfly-client", Client: true}}
 	one := makeRelease(t, "one", targets, false)
 	two := makeRelease(t, "another folder", targets, true)
@@ -210,12 +219,9 @@ func TestFailure(t *testing.T) {
 	}
 }
 
-// Two releases of all programs have the same bytes, the second one compiled from nothing. MAYFLY_RELEASE=1 runs this
-// test: it takes half an hour.
+// Two releases of all programs have the same bytes, the second one compiled from nothing. This takes half an hour.
 func TestWholeRelease(t *testing.T) { //nolint:paralleltest // it sets the environment
-	if os.Getenv("MAYFLY_RELEASE") == "" {
-		t.Skip("MAYFLY_RELEASE is not set; make check-release runs this test")
-	}
+	needRelease(t)
 	one := makeRelease(t, "one", build.Targets(), true)
 	t.Setenv("GOCACHE", filepath.Join(t.TempDir(), "cache"))
 	compare(t, one, makeRelease(t, "another folder", build.Targets(), true))
