@@ -202,7 +202,8 @@ func TestManifests(t *testing.T) {
 						t.Errorf("%s: %s: %s is %v, want %v", file, o.name(), path, got, want)
 					}
 				}
-				if got := container.at("securityContext", "capabilities", "drop"); !slices.Equal(got.([]any), []any{"ALL"}) {
+				got := container.at("securityContext", "capabilities", "drop")
+				if !slices.Equal(got.([]any), []any{"ALL"}) {
 					t.Errorf("%s: %s drops the capabilities %v", file, o.name(), got)
 				}
 				for _, m := range container.at("volumeMounts").([]any) {
@@ -234,7 +235,8 @@ func TestChartValuesTable(t *testing.T) {
 		t.Fatal(page + " has no place for the table of values")
 	}
 	var table strings.Builder
-	table.WriteString("\n| value of `fulcio` | value of `mayfly` | what differs, or why there is none |\n|---|---|---|\n")
+	table.WriteString("\n| value of `fulcio` | value of `mayfly` | what differs, or why there is " +
+		"none |\n|---|---|---|\n")
 	for _, r := range chartvalues.Rows() {
 		to, note := "–", r.Note
 		if r.To != "" {

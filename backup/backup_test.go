@@ -579,7 +579,8 @@ func TestMarked(t *testing.T) {
 			t.Errorf("%s: %+v", name, m.Logs)
 		}
 		to := filepath.Join(t.TempDir(), "again")
-		again, err := backup.Restore(t.Context(), bytes.NewReader(data), backup.RestoreOptions{Dir: to, Unchanged: true})
+		again, err := backup.Restore(t.Context(), bytes.NewReader(data),
+			backup.RestoreOptions{Dir: to, Unchanged: true})
 		must(t, err)
 		_, err = embedded.OpenStore(t.Context(), embedded.Config{
 			Dir: filepath.Join(to, "log"), Origin: "ca.example.com/ct",

@@ -49,7 +49,8 @@ func TestReports(t *testing.T) {
 	}{
 		"a file": {
 			func(w *bytes.Buffer) error { return full.Write(w, "/b c/x.tar") }, described + missing +
-				"The archive contains private keys: keep it where only you can read it. Try a restore: mayfly restore --from " +
+				"The archive contains private keys: keep it where only you can read it. Try a restore: " +
+				"mayfly restore --from " +
 				"'/b c/x.tar' --to DIR\n",
 		},
 		"a stream":  {func(w *bytes.Buffer) error { return full.Write(w, "") }, described + missing},

@@ -54,7 +54,8 @@ const (
 // OnlyOwn reports whether only entries with a certificate of this CA are logged.
 func (r *Rekor) OnlyOwn() bool { return r.Admit != admitAny }
 
-// Keys returns the configured keys, in the order of the shards, with their paths in the configuration. A nil r has none.
+// Keys returns the configured keys, in the order of the shards, with their paths in the configuration. A nil r has
+// none.
 func (r *Rekor) Keys() (tables []backends.Table, at [][]string) {
 	if r == nil || r.Key == nil {
 		return nil, nil

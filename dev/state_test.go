@@ -101,7 +101,8 @@ func TestDevNewerState(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := ondisk.Contents(t, dir)
-	want := fmt.Sprintf("%s was written by a newer mayfly (layout %d; this version supports up to %d)", dir, Format+1, Format)
+	want := fmt.Sprintf("%s was written by a newer mayfly (layout %d; this version supports up to %d)",
+		dir, Format+1, Format)
 	if _, err := OpenState(dir); err == nil || !strings.Contains(err.Error(), want) {
 		t.Error(err)
 	}

@@ -546,7 +546,8 @@ func TestConfigurationError(t *testing.T) {
 	}
 }
 
-// With a token, doctor signs with the trusted root that clients get, and says where it is from. No service answers here.
+// With a token, doctor signs with the trusted root that clients get, and says where it is from. No service answers
+// here.
 func TestFilesOfClients(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -573,8 +574,9 @@ func TestFilesOfClients(t *testing.T) {
 			state: doctor.Skipped, signs: true,
 		},
 		{
-			name: "empty", publish: "publish: {tuf: {dir: tuf, update: true}}\n", cause: "no trusted root is published yet",
-			fix: "mayfly trust tuf publish", state: doctor.Problem,
+			name: "empty", publish: "publish: {tuf: {dir: tuf, update: true}}\n",
+			cause: "no trusted root is published yet",
+			fix:   "mayfly trust tuf publish", state: doctor.Problem,
 		},
 		{
 			name: "missing", publish: "publish: {tuf: {dir: none, update: true}}\n", cause: "does not exist",

@@ -128,7 +128,8 @@ func (k kubeClient) resourceTypes() {
 		"paths=github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1\n"+
 		"cp $(go list -m -f '{{.Dir}}' github.com/cert-manager/cert-manager)/deploy/crds/*_certificates.yaml made\n")
 	for _, name := range []string{
-		"cert-manager.io_certificates", "monitoring.coreos.com_servicemonitors", "monitoring.coreos.com_prometheusrules",
+		"cert-manager.io_certificates", "monitoring.coreos.com_servicemonitors",
+		"monitoring.coreos.com_prometheusrules",
 	} {
 		file := filepath.Join(dir, "made", name+".yaml")
 		text := regexp.MustCompile(`(?m)^\s*\{\{.*\}\}\n`).ReplaceAllString(k.Read(file), "")
@@ -380,7 +381,8 @@ func (k kubeClient) pod(namespace string, template map[string]any) error {
 		return err
 	}
 	delete(spec, "priorityClassName")
-	_, err = k.do(k.Context(), http.MethodPost, "/api/v1/namespaces/"+namespace+"/pods?dryRun=All&fieldValidation=Strict",
+	_, err = k.do(k.Context(), http.MethodPost,
+		"/api/v1/namespaces/"+namespace+"/pods?dryRun=All&fieldValidation=Strict",
 		string(body))
 	return err
 }
@@ -473,7 +475,10 @@ func (s supplies) check(k kubeClient, namespace string) {
 	main := k.Path(dir, "mayfly.yaml")
 	args := []string{"config", "check", "--config", main}
 	if strings.Contains(k.Read(main), "  kms:\n") { // config check asks the service; all else is loaded without it
-		args = []string{"trust", "export", "--config", main, "--url", "https://ca.example.com", "--out", k.Path(dir, "trust")}
+		args = []string{
+			"trust", "export", "--config", main, "--url", "https://ca.example.com", "--out",
+			k.Path(dir, "trust"),
+		}
 	}
 	k.Log(strings.TrimSpace(k.Run(lab.Command{Name: "mayfly", Args: args}).Stdout))
 }

@@ -90,8 +90,9 @@ func TestMigrate(t *testing.T) {
 	m.ports = strings.NewReplacer(append(pairs, "http://127.0.0.1:6962", m.log.URL)...)
 	url := func(port string) string { return "http://" + addresses[port] }
 
-	l.Write("fulcio/config.yaml", fmt.Sprintf("oidc-issuers:\n  %s: {issuer-url: %q, client-id: sigstore, type: email}\n",
-		m.issuer.URL, m.issuer.URL))
+	l.Write("fulcio/config.yaml",
+		fmt.Sprintf("oidc-issuers:\n  %s: {issuer-url: %q, client-id: sigstore, type: email}\n",
+			m.issuer.URL, m.issuer.URL))
 	l.Write("fulcio/chain.pem", l.Read(m.old.ChainFile))
 	l.Write("fulcio/ct.pub", l.Read(m.log.Key.Public))
 	l.Run(lab.Command{Name: "openssl", Args: []string{

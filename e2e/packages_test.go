@@ -63,7 +63,8 @@ func packages(l *lab.Lab) string {
 		l.Fatal(err)
 	}
 	for _, v := range []string{oldVersion, newVersion} {
-		cmd := exec.CommandContext(l.Context(), "go", "run", "./cmd/package", "-repository", root, "-binary", l.Look("mayfly"),
+		cmd := exec.CommandContext(l.Context(), "go", "run", "./cmd/package", "-repository", root,
+			"-binary", l.Look("mayfly"),
 			"-version", v, "-time", "2026-11-30T23:00:00Z", "-out", out)
 		cmd.Dir = filepath.Join(root, "release")
 		if text, err := cmd.CombinedOutput(); err != nil {
@@ -150,7 +151,8 @@ func (m *machine) run(script string) string {
 	m.Helper()
 	out, err := m.try("set -e\n" + script)
 	if err != nil {
-		journal, _ := m.try("systemctl status --no-pager mayfly.service mayfly.socket; journalctl -n 40 --no-pager -u mayfly -u nginx")
+		journal, _ := m.try("systemctl status --no-pager mayfly.service mayfly.socket; " +
+			"journalctl -n 40 --no-pager -u mayfly -u nginx")
 		m.Fatalf("%s: %v: %s\n%s", script, err, out, journal)
 	}
 	return strings.TrimSpace(out)
@@ -183,9 +185,9 @@ func (m *machine) clean(environment string) {
 		" /usr/share/doc/mayfly /etc/systemd/system/*/mayfly.* 2>/dev/null || true")
 }
 
-// TestPackages installs each package on a machine with systemd, where nothing of mayfly is: the server starts when it is
-// configured, behind nginx with the sample of deploy/one-machine; an upgrade keeps the configuration and loses no request
-// of clients that repeat none; removing the package keeps what nobody can make again.
+// TestPackages installs each package on a machine with systemd, where nothing of mayfly is: the server starts when it
+// is configured, behind nginx with the sample of deploy/one-machine; an upgrade keeps the configuration and loses no
+// request of clients that repeat none; removing the package keeps what nobody can make again.
 func TestPackages(t *testing.T) {
 	l := lab.Plain(t)
 	share := packages(l)
@@ -218,7 +220,8 @@ func (m *machine) lifecycle(f packageFormat) {
 		m.want("enabled", "systemctl is-enabled mayfly.service")
 	}
 	m.run("man -w mayfly-serve && man mayfly-ca-init | grep -q root-key.pem")
-	m.want("serve", "mayfly __complete ser 2>/dev/null | head -1 | cut -f1; bash -n /usr/share/bash-completion/completions/mayfly")
+	m.want("serve",
+		"mayfly __complete ser 2>/dev/null | head -1 | cut -f1; bash -n /usr/share/bash-completion/completions/mayfly")
 	exposure := m.run("systemd-analyze security --no-pager mayfly.service | tail -1 | grep -o '[0-9][0-9]*[.][0-9]*'")
 	if number, err := strconv.ParseFloat(exposure, 64); err != nil || number > 2 {
 		m.Errorf("the exposure of the service is %s", exposure)
@@ -244,7 +247,8 @@ runuser -u mayfly -- mayfly init /etc/mayfly --state /var/lib/mayfly --url https
 runuser -u mayfly -- mayfly ca init --dir /etc/mayfly/ca --organization Example --password-env MAYFLY_CA_PASSWORD
 until curl -sf http://127.0.0.1:5556/.well-known/openid-configuration > /dev/null; do sleep 1; done`)
 	m.proxy()
-	m.run("systemctl daemon-reload && systemctl enable --quiet --now mayfly.socket && systemctl enable --quiet --now mayfly")
+	m.run("systemctl daemon-reload && systemctl enable --quiet --now mayfly.socket && " +
+		"systemctl enable --quiet --now mayfly")
 	m.ready()
 	m.run(`export MAYFLY_CA_PASSWORD=of-the-lab
 cd /
@@ -348,7 +352,8 @@ func (m *machine) load(request string) (stop func() int, failures func() []strin
 		if i%2 == 1 {
 			send = strings.Replace(request, "/tmp/cert.pem", fmt.Sprintf("/tmp/cert.%d.pem", i), 1)
 		}
-		cmd := m.enter(fmt.Sprintf("while test -e /opt/go; do rm -f /tmp/cert.%[1]d.*; if %[2]s > /opt/last.%[1]d 2>&1; "+
+		cmd := m.enter(fmt.Sprintf("while test -e /opt/go; do rm -f /tmp/cert.%[1]d.*; if %[2]s > "+
+			"/opt/last.%[1]d 2>&1; "+
 			"then echo >> /opt/done.%[1]d; else tr '\\n' ' ' < /opt/last.%[1]d >> /opt/failed.%[1]d; "+
 			"echo >> /opt/failed.%[1]d; fi; sleep 0.05; done", i, send))
 		if err := cmd.Start(); err != nil {
@@ -370,6 +375,7 @@ func (m *machine) load(request string) (stop func() int, failures func() []strin
 			}
 			return n
 		}, func() []string {
-			return strings.FieldsFunc(m.run("cat /opt/failed.* 2>/dev/null || true"), func(r rune) bool { return r == '\n' })
+			return strings.FieldsFunc(m.run("cat /opt/failed.* 2>/dev/null || true"),
+				func(r rune) bool { return r == '\n' })
 		}
 }

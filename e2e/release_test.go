@@ -9,8 +9,8 @@ import (
 	"github.com/mayfly-ca/mayfly/e2e/internal/lab"
 )
 
-// cosign verifies a release with the command of docs/releasing.md, and its provenance as an attestation. The release has
-// one program: how many there are makes no difference to the signatures.
+// cosign verifies a release with the command of docs/releasing.md, and its provenance as an attestation. The release
+// has one program: how many there are makes no difference to the signatures.
 func TestReleaseSigned(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)

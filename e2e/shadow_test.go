@@ -44,12 +44,14 @@ func TestShadowKilled(t *testing.T) {
 	}
 	const health = "    balance leastconn\n    option httpchk GET /readyz\n    http-check expect status 200\n" +
 		"    default-server inter 200ms fall 1 rise 1\n"
-	file := l.Write("balancer/haproxy.cfg", "global\n    maxconn 1000\ndefaults\n    mode http\n    timeout client 60s\n"+
-		"    timeout connect 2s\n    timeout server 60s\n    option redispatch 1\n    retries 3\n"+
-		"    retry-on conn-failure empty-response response-timeout\n"+
-		"frontend ca\n    bind "+bare(s.url)+" ssl crt "+s.both+" alpn h2,http/1.1\n    option http-buffer-request\n"+
-		"    use_backend grpc if { req.hdr(content-type) -m beg application/grpc }\n    default_backend rest\n"+
-		"backend rest\n"+health+servers(false)+"backend grpc\n    balance leastconn\n"+servers(true))
+	file := l.Write("balancer/haproxy.cfg",
+		"global\n    maxconn 1000\ndefaults\n    mode http\n    timeout client 60s\n"+
+			"    timeout connect 2s\n    timeout server 60s\n    option redispatch 1\n    retries 3\n"+
+			"    retry-on conn-failure empty-response response-timeout\n"+
+			"frontend ca\n    bind "+bare(s.url)+" ssl crt "+s.both+
+			" alpn h2,http/1.1\n    option http-buffer-request\n"+
+			"    use_backend grpc if { req.hdr(content-type) -m beg application/grpc }\n    default_backend rest\n"+
+			"backend rest\n"+health+servers(false)+"backend grpc\n    balance leastconn\n"+servers(true))
 	l.Start("haproxy", lab.Command{Name: l.System("haproxy"), Args: []string{"-db", "-f", file}}, s.answers)
 
 	end := s.load()

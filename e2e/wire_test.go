@@ -9,7 +9,8 @@ import (
 )
 
 // TestWireAsFulcio compares the answers and the metrics of a released Fulcio with the golden files of the wire test,
-// which contain the differences, and sends the same requests through "mayfly shadow". The tests of cmd/mayfly do the comparison when they get the path of the program.
+// which contain the differences, and sends the same requests through "mayfly shadow". The tests of cmd/mayfly do the
+// comparison when they get the path of the program.
 func TestWireAsFulcio(t *testing.T) {
 	t.Parallel()
 	cmd := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-run",

@@ -65,7 +65,8 @@ func helmValues(d document) ([]candidate, error) {
 			"cert.pem": k.object("Secret", namespace, secret+"/cert"),
 		}})
 	case "kmsca":
-		p.Args = append(p.Args, "--kms-resource="+arg("kms_resource"), "--kms-cert-chain-path=/etc/fulcio-config/chain.pem")
+		p.Args = append(p.Args, "--kms-resource="+arg("kms_resource"),
+			"--kms-cert-chain-path=/etc/fulcio-config/chain.pem")
 	}
 	if textAt(v, "server", "logging", "production") == "true" {
 		p.Args = append(p.Args, "--log_type=prod")

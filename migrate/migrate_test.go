@@ -62,7 +62,10 @@ func TestTranslate(t *testing.T) {
 // translated translates the files of a folder.
 func translated(t *testing.T, dir string) *migrate.Plan {
 	t.Helper()
-	p, err := migrate.Parse(inputs(t, dir), migrate.Where{Dir: "/work", Variables: map[string]string{"HOME": "/home/u"}})
+	p, err := migrate.Parse(inputs(t, dir), migrate.Where{
+		Dir:       "/work",
+		Variables: map[string]string{"HOME": "/home/u"},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +187,10 @@ func TestEveryFlag(t *testing.T) {
 			}
 			after := outcome(t, append(slices.Clone(args), "--"+f.Name+"="+text))
 			if f.Name == "ca" {
-				after = outcome(t, []string{"serve", "--ca=fileca", "--fileca-cert=/c", "--fileca-key=/k", "--fileca-key-passwd=p"})
+				after = outcome(t, []string{
+					"serve", "--ca=fileca", "--fileca-cert=/c", "--fileca-key=/k",
+					"--fileca-key-passwd=p",
+				})
 			}
 			if before == after {
 				t.Errorf("--%s=%s changes neither a file nor the report", f.Name, text)

@@ -50,8 +50,8 @@ func Parse(inputs []Input, w Where) (*Process, error) {
 	switch len(found) {
 	case 0:
 		return nil, errors.New("no Fulcio was found: a Compose file has a service, and a Kubernetes manifest a " +
-			"Deployment, StatefulSet or Pod, whose arguments have \"serve\" and \"--ca\"; values of Sigstore's Helm chart " +
-			"have \"server:\"; a Securesign resource has \"spec.fulcio\"; a settings file has \"ca:\"")
+			"Deployment, StatefulSet or Pod, whose arguments have \"serve\" and \"--ca\"; values of " +
+			"Sigstore's Helm chart have \"server:\"; a Securesign resource has \"spec.fulcio\"; a settings file has \"ca:\"")
 	case 1:
 		return found[0].process, nil
 	}

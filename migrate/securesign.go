@@ -33,8 +33,9 @@ func (k *cluster) securesign(d document) ([]candidate, error) {
 			return nil, fmt.Errorf("%s: %w", p.Name, err)
 		}
 	default:
-		return nil, fmt.Errorf("%s: the caType %q is not known to this command; write the Deployment that the operator "+
-			"made (oc get deployment fulcio-server -o yaml) and name that file", p.Name, t)
+		return nil,
+			fmt.Errorf("%s: the caType %q is not known to this command; write the Deployment that the operator "+
+				"made (oc get deployment fulcio-server -o yaml) and name that file", p.Name, t)
 	}
 	p.Args = append(p.Args, "--ct-log-url="+securesignLog(spec, namespace))
 	issuers, err := securesignIssuers(spec)
@@ -55,7 +56,8 @@ func (k *cluster) securesignFile(p *Process, namespace string, from []any) {
 				return k.object("Secret", namespace, name+"/"+textAt(c, member, "key")), true
 			}
 		}
-		return File{From: what + ", in the Secret that status.certificate." + member + " of the resource Fulcio names " +
+		return File{From: what + ", in the Secret that status.certificate." + member +
+			" of the resource Fulcio names " +
 			"(oc get fulcio -o yaml)"}, false
 	}
 	key, own := file("privateKeyRef", "the private key")
@@ -128,7 +130,8 @@ func (k *cluster) securesignLogKey(spec any, namespace string) *File {
 		return &f
 	}
 	return &File{
-		From: "the public key of the CT log, which the operator keeps in the Secret with the label rhtas.redhat.com/ctfe.pub",
+		From: "the public key of the CT log, which the operator keeps in the Secret with the label " +
+			"rhtas.redhat.com/ctfe.pub",
 		Get: "kubectl get secret -l rhtas.redhat.com/ctfe.pub -o " +
 			"jsonpath='{.items[0].data.public}' | base64 -d",
 	}

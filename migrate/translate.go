@@ -375,7 +375,8 @@ func (t *translator) rest() {
 		t.differs("operation", "start mayfly with --log-format json for a log in JSON", rowLog)
 	}
 	if names := t.p.forwarded(t.s.get("ca")); len(names) > 0 {
-		t.step("give mayfly these environment variables with the values that Fulcio has: "+strings.Join(names, ", "), "")
+		t.step("give mayfly these environment variables with the values that Fulcio has: "+
+			strings.Join(names, ", "), "")
 	}
 }
 

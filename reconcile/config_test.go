@@ -115,7 +115,8 @@ func FuzzState(f *testing.F) {
 func TestStateOfOtherFormat(t *testing.T) {
 	t.Parallel()
 	for state, want := range map[string]string{
-		`{"version":2}`: "a newer mayfly wrote the state of the auditor (format 2; this version reads 1); use that version",
+		`{"version":2}`: "a newer mayfly wrote the state of the auditor (format 2; this version " +
+			"reads 1); use that version",
 		`{"version":0}`: "the state of the auditor has the format 0, not 1; remove it",
 		`{}`:            "the state of the auditor has the format 0, not 1; remove it",
 	} {

@@ -78,7 +78,8 @@ func run(ctx context.Context, args []string, errs io.Writer) int {
 		log := slog.New(slog.NewTextHandler(errs, &slog.HandlerOptions{Level: slog.LevelWarn}))
 		klog.SetSlogLogger(log) // Tessera, the storage of the logs, logs with klog
 		return dist.Make(ctx, dist.Options{
-			Source: source, Targets: targets, Out: *out, Service: service, Unsigned: *unsigned, Log: log, Progress: errs,
+			Source: source, Targets: targets, Out: *out, Service: service, Unsigned: *unsigned,
+			Log: log, Progress: errs,
 		})
 	}()
 	switch {

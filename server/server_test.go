@@ -595,7 +595,8 @@ func TestStartingLong(t *testing.T) {
 	w.srv.SetStarting()
 	begin := time.Now()
 	a := w.rest("GET", "/api/v2/trustBundle", "")
-	if took := time.Since(begin); a.code != 503 || a.status.Details[0].Metadata["cause"] != "starting" || took < time.Second {
+	if took := time.Since(begin); a.code != 503 || a.status.Details[0].Metadata["cause"] != "starting" ||
+		took < time.Second {
 		t.Errorf("after %s: %d %s", took, a.code, a.body)
 	}
 }

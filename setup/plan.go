@@ -45,8 +45,8 @@ const (
 type Plan struct {
 	// Dir is the directory of the instance. It is made, and must be empty if it exists.
 	Dir string
-	// State is the directory for what the server writes: journal, logs, index, TUF repository, certificates of an ACME CA,
-	// and what survives a restart. "": Dir. It is made, and must be empty if it exists.
+	// State is the directory for what the server writes: journal, logs, index, TUF repository, certificates of an ACME
+	// CA, and what survives a restart. "": Dir. It is made, and must be empty if it exists.
 	State string
 	// URL is the URL of the server as clients reach it: https, or http on loopback.
 	URL string

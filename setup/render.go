@@ -90,8 +90,8 @@ func (p *Plan) values() (*values, error) {
 	return v, err
 }
 
-// Writable returns a path of what the server writes, in YAML: relative to the directory of the configuration, unless the
-// plan names another directory.
+// Writable returns a path of what the server writes, in YAML: relative to the directory of the configuration, unless
+// the plan names another directory.
 func (v *values) Writable(name string) (string, error) {
 	if v.State == "" {
 		return name, nil

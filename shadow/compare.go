@@ -303,7 +303,8 @@ func (c *comparison) issuer() (otherCA bool) {
 		err = up.CheckSignatureFrom(next)
 	}
 	if err != nil {
-		c.add(what{Signature, ""}, plain("does not verify under the next certificate of the answer"), plain("not signed"))
+		c.add(what{Signature, ""}, plain("does not verify under the next certificate of the answer"),
+			plain("not signed"))
 	}
 	if otherCA {
 		return true

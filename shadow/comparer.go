@@ -205,8 +205,9 @@ const (
 	backlog      = 100 // comparisons that wait; with more of them, no worker pauses
 )
 
-// pause waits until no caller waits for an answer, so that a comparison does not compete with them for processors, which
-// the upstream on the same machine needs too. It ends soon in any case: otherwise a busy CA would never be compared.
+// pause waits until no caller waits for an answer, so that a comparison does not compete with them for processors,
+// which the upstream on the same machine needs too. It ends soon in any case: otherwise a busy CA would never be
+// compared.
 func (c *comparer) pause() {
 	c.gate.Lock()
 	defer c.gate.Unlock()

@@ -59,10 +59,12 @@ func newMetrics() *metrics {
 			Name: "mayfly_shadow_queue_bytes", Help: "Memory of the requests that wait to be compared, in bytes.",
 		}),
 		share: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "mayfly_shadow_candidate_share", Help: "Share of the identities that the candidate serves, from 0 to 1.",
+			Name: "mayfly_shadow_candidate_share",
+			Help: "Share of the identities that the candidate serves, from 0 to 1.",
 		}),
 		reachable: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "mayfly_shadow_upstream_reachable", Help: "Whether the upstream answered the last check (1) or not (0).",
+			Name: "mayfly_shadow_upstream_reachable",
+			Help: "Whether the upstream answered the last check (1) or not (0).",
 		}),
 	}
 	for _, o := range Outcomes() {

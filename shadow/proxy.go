@@ -65,7 +65,8 @@ func parseBase(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil ||
 		strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
-		return nil, fault.Cure(fmt.Errorf("%q is not the URL of a server", text), "write http://HOST:PORT or https://HOST:PORT")
+		return nil, fault.Cure(fmt.Errorf("%q is not the URL of a server", text),
+			"write http://HOST:PORT or https://HOST:PORT")
 	}
 	return &url.URL{Scheme: u.Scheme, Host: u.Host}, nil
 }
@@ -247,7 +248,8 @@ type observed struct {
 
 // observe copies an answer while it is sent.
 func observe(r *http.Response) error {
-	if o, ok := r.Request.Context().Value(observedKey{}).(*observed); ok && r.StatusCode != http.StatusSwitchingProtocols {
+	if o, ok := r.Request.Context().Value(observedKey{}).(*observed); ok &&
+		r.StatusCode != http.StatusSwitchingProtocols {
 		o.response = r
 		r.Body = &copied{ReadCloser: r.Body, keep: func(b []byte) { keep(&o.answer, b, maxAnswer) }, end: func() {
 			o.ended = true

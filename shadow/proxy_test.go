@@ -112,7 +112,10 @@ func plants(w *world) map[string]struct {
 			"unreadable the answer has no certificate",
 		},
 		"other status": {func(b []byte) (int, []byte) { return 202, b }, "http 202, own: 200"},
-		"san":          {extension(asn1.ObjectIdentifier{2, 5, 29, 17}, spoil), "san 2.5.29.17 (subject alternative name)"},
+		"san": {
+			extension(asn1.ObjectIdentifier{2, 5, 29, 17}, spoil),
+			"san 2.5.29.17 (subject alternative name)",
+		},
 		"critical": {
 			extension(asn1.ObjectIdentifier{2, 5, 29, 17}, func(e *pkix.Extension) { e.Critical = !e.Critical }),
 			"san 2.5.29.17 (subject alternative name)",
@@ -122,7 +125,8 @@ func plants(w *world) map[string]struct {
 			c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{Id: arc(23), Value: []byte{12, 1, 'x'}})
 		}), "extension 1.3.6.1.4.1.57264.1.23 (deployment-environment)"},
 		"absent extension": {certificate(func(c *x509.Certificate) {
-			c.ExtraExtensions = slices.DeleteFunc(c.ExtraExtensions, func(e pkix.Extension) bool { return e.Id.Equal(arc(1)) })
+			c.ExtraExtensions = slices.DeleteFunc(c.ExtraExtensions,
+				func(e pkix.Extension) bool { return e.Id.Equal(arc(1)) })
 		}), "identity 1.3.6.1.4.1.57264.1.1 (issuer-v1)"},
 		"usage": {extension(asn1.ObjectIdentifier{2, 5, 29, 15}, func(e *pkix.Extension) {
 			e.Value = []byte{3, 2, 6, 0xc0}
@@ -551,8 +555,8 @@ func TestForwardedFor(t *testing.T) {
 	}
 }
 
-// Before a move, the configuration mostly has another chain, or the issuer file differs: the first is explained once per
-// request, the second is not.
+// Before a move, the configuration mostly has another chain, or the issuer file differs: the first is explained once
+// per request, the second is not.
 func TestOtherConfiguration(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -107,7 +107,8 @@ func (p *Proxy) followPlan(ctx context.Context, dir string) {
 		case err == nil && (first || problem != "" || !plan.equal(last)):
 			problem, last = "", plan
 			p.SetPlan(plan)
-			p.log.Info("the plan is in force", "share_percent", float64(plan.Share)/100, "identities", len(plan.Subjects))
+			p.log.Info("the plan is in force", "share_percent", float64(plan.Share)/100, "identities",
+				len(plan.Subjects))
 		}
 		select {
 		case <-ctx.Done():
@@ -117,8 +118,8 @@ func (p *Proxy) followPlan(ctx context.Context, dir string) {
 	}
 }
 
-// check asks the upstream at intervals whether it is there, and whether it is a mayfly. It calls checked after the first
-// time.
+// check asks the upstream at intervals whether it is there, and whether it is a mayfly. It calls checked after the
+// first time.
 func (p *Proxy) check(ctx context.Context, checked func()) {
 	tick := time.NewTicker(checkEvery)
 	defer tick.Stop()

@@ -149,7 +149,8 @@ func TestPlan(t *testing.T) {
 		}
 	}
 	for _, text := range []string{
-		"share", "share 101", "share -1", "share NaN", "share 0.001", "share 1\nshare 2", "identity", "identity a b c", "x",
+		"share", "share 101", "share -1", "share NaN", "share 0.001", "share 1\nshare 2", "identity",
+		"identity a b c", "x",
 	} {
 		if p, err := ParsePlan([]byte(text)); err == nil || !p.Empty() {
 			t.Errorf("%q: %v", text, p)
@@ -283,7 +284,8 @@ func FuzzRead(f *testing.F) {
 
 // FuzzRecords reads damaged files.
 func FuzzRecords(f *testing.F) {
-	f.Add([]byte(`{"t":1,"o":"equal"}`+"\n"+`{"o":"different","d":[{"kind":"san"}]}`+"\n{"), []byte(`{"rows":[null,{}]}`))
+	f.Add([]byte(`{"t":1,"o":"equal"}`+"\n"+`{"o":"different","d":[{"kind":"san"}]}`+"\n{"),
+		[]byte(`{"rows":[null,{}]}`))
 	f.Fuzz(func(t *testing.T, lines, sums []byte) {
 		s := newTotals()
 		if s.decode(sums) != nil {

@@ -48,8 +48,8 @@ type Options struct {
 	Issuer      string // likewise
 	// Artifact is what is signed. Nil: an artifact that nobody else signs.
 	Artifact []byte
-	// Statement is the digest of a subject of the statement, "sha256:HEX", if Artifact is an in-toto statement, which is
-	// signed in an envelope (DSSE). "": Artifact is signed as it is.
+	// Statement is the digest of a subject of the statement, "sha256:HEX", if Artifact is an in-toto statement, which
+	// is signed in an envelope (DSSE). "": Artifact is signed as it is.
 	Statement string
 	// Roots are the CAs of the TLS certificates of the services. Nil: those of the system.
 	Roots *x509.CertPool

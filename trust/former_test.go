@@ -73,7 +73,8 @@ func TestSucceed(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(both.Authorities) != 4 || len(both.Logs) != 1+len(own.Logs) || len(both.Rekor) != 1 {
-		t.Errorf("%d authorities, %d logs, %d logs of signatures", len(both.Authorities), len(both.Logs), len(both.Rekor))
+		t.Errorf("%d authorities, %d logs, %d logs of signatures", len(both.Authorities),
+			len(both.Logs), len(both.Rekor))
 	}
 	// the same chain again, which the former root has without an end
 	same := trust.Material{Authorities: []trust.Authority{old.Authorities[0]}}

@@ -146,8 +146,8 @@ func (r *Repository) exists(name string) bool {
 	return err == nil
 }
 
-// writeAhead writes the files that no published file names yet, and then announces the change. After an error it removes
-// the files that it wrote.
+// writeAhead writes the files that no published file names yet, and then announces the change. After an error it
+// removes the files that it wrote.
 func (r *Repository) writeAhead(c commitment) (err error) {
 	var made []string
 	defer func() {

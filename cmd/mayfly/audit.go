@@ -108,7 +108,8 @@ func recordCells(r *journal.Record, st terminal.Style) []string {
 		who = r.Subject
 	}
 	return []string{
-		fmt.Sprint(r.Seq), r.Time.Local().Format(time.DateTime), recordWord(r, st), terminal.OrDash(who), terminal.OrDash(r.Issuer),
+		fmt.Sprint(r.Seq), r.Time.Local().Format(time.DateTime), recordWord(r, st), terminal.OrDash(who),
+		terminal.OrDash(r.Issuer),
 		terminal.OrDash(r.Serial), recordWhy(r),
 	}
 }

@@ -101,7 +101,8 @@ func printAlarms(cmd *cobra.Command, all []reconcile.Alarm) error {
 		if a.Count > 0 {
 			text += fmt.Sprintf(" (%d more)", a.Count)
 		}
-		g.Add(a.Raised.Format(time.RFC3339), a.ID, st.Red(string(a.Kind)), terminal.OrDash(where), terminal.Printable(text))
+		g.Add(a.Raised.Format(time.RFC3339), a.ID, st.Red(string(a.Kind)), terminal.OrDash(where),
+			terminal.Printable(text))
 	}
 	if err := g.Write(w, st); err != nil {
 		return err

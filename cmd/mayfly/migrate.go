@@ -122,7 +122,10 @@ func (f *migrateFlags) run(cmd *cobra.Command, args []string) error {
 		err = r.Write(cmd.OutOrStdout(), f.out)
 	}
 	if err == nil && !r.Ready() {
-		err = &cli.Error{Status: cli.ExitFound, Err: errors.New("mayfly: something is left to do before mayfly.yaml starts")}
+		err = &cli.Error{
+			Status: cli.ExitFound,
+			Err:    errors.New("mayfly: something is left to do before mayfly.yaml starts"),
+		}
 	}
 	return err
 }

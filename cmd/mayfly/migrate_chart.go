@@ -20,12 +20,12 @@ func newMigrateHelmValues() *cobra.Command {
 		Use:   "helm-values FILE [--out FILE]",
 		Short: "Translate values of Sigstore's Helm chart for Fulcio into values of mayfly's chart",
 		Long: "helm-values reads values of the chart fulcio, or of a chart that contains it, as \"helm get values\n" +
-			"RELEASE -o yaml\" prints them, and writes values for the chart in deploy/helm/mayfly. It says for each\n" +
-			"value what became of it, what cannot be carried over and why, and what is left to do.\n\n" +
-			"The values are written to standard output, and all else to standard error, unless there is --out. An\n" +
-			"existing file is not replaced.\n\n" +
-			"Exit status: 0 every value that had an effect was carried over, 2 the file has no values, 3 some values\n" +
-			"cannot be carried over.",
+			"RELEASE -o yaml\" prints them, and writes values for the chart in deploy/helm/mayfly. It says for\n" +
+			"each value what became of it, what cannot be carried over and why, and what is left to do.\n\n" +
+			"The values are written to standard output, and all else to standard error, unless there is --out.\n" +
+			"An existing file is not replaced.\n\n" +
+			"Exit status: 0 every value that had an effect was carried over, 2 the file has no values, 3 some\n" +
+			"values cannot be carried over.",
 		Example: "  helm get values fulcio -n fulcio-system -o yaml | mayfly migrate helm-values - --out values.yaml",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
@@ -61,7 +61,8 @@ func newMigrateHelmValues() *cobra.Command {
 			}
 			if err == nil && len(r.Lost) > 0 {
 				return &cli.Error{
-					Status: cli.ExitFound, Err: fmt.Errorf("mayfly: %d of the values cannot be carried over", len(r.Lost)),
+					Status: cli.ExitFound, Err: fmt.Errorf("mayfly: %d of the values cannot be carried over",
+						len(r.Lost)),
 				}
 			}
 			return err

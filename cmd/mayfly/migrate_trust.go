@@ -36,16 +36,19 @@ func newMigrateTrust() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "trust --config FILE {--trusted-root FILE | --tuf URL | --chain FILE} {--dir DIR | --out DIR}",
 		Short: "Publish one trusted root for the former CA and for mayfly",
-		Long: "trust makes a trusted root with the CA, the logs and the timestamp authorities of the former Sigstore\n" +
-			"and with those of a configuration of mayfly, so that earlier signatures and new ones verify. It refuses\n" +
-			"to write one in which something of the former Sigstore is missing or trusted for a shorter time.\n\n" +
-			"The former Sigstore is its trusted_root.json (--trusted-root), its TUF repository (--tuf), or files in\n" +
-			"PEM (--chain, --ct-key, --rekor-key, --tsa-chain).\n\n" +
-			"With --dir, the trusted root is published in the TUF repository DIR, which is made if there is none:\n" +
-			"with the file trusted_root.json, and with the files fulcio_v1.crt.pem, ctfe.pub and rekor.pub, which\n" +
-			"older clients read. Afterwards \"mayfly trust tuf\" and a CA with publish.tuf.dir maintain it. With --out,\n" +
-			"trusted_root.json is written for a TUF repository that other programs maintain.",
-		Example: "  " + tufPasswordEnv + "=... mayfly migrate trust --config mayfly.yaml --url https://ca.example.com \\\n" +
+		Long: "trust makes a trusted root with the CA, the logs and the timestamp authorities of the former\n" +
+			"Sigstore and with those of a configuration of mayfly, so that earlier signatures and new ones\n" +
+			"verify. It refuses to write one in which something of the former Sigstore is missing or trusted\n" +
+			"for a shorter time.\n\n" +
+			"The former Sigstore is its trusted_root.json (--trusted-root), its TUF repository (--tuf), or\n" +
+			"files in PEM (--chain, --ct-key, --rekor-key, --tsa-chain).\n\n" +
+			"With --dir, the trusted root is published in the TUF repository DIR, which is made if there is\n" +
+			"none: with the file trusted_root.json, and with the files fulcio_v1.crt.pem, ctfe.pub and\n" +
+			"rekor.pub, which older clients read. Afterwards \"mayfly trust tuf\" and a CA with publish.tuf.dir\n" +
+			"maintain it. With --out, trusted_root.json is written for a TUF repository that other programs\n" +
+			"maintain.",
+		Example: "  " + tufPasswordEnv +
+			"=... mayfly migrate trust --config mayfly.yaml --url https://ca.example.com \\\n" +
 			"    --trusted-root fulcio/trusted_root.json --dir tuf/\n" +
 			"  mayfly migrate trust --config mayfly.yaml --tuf https://tuf.example.com --tuf-root root.json --out new/",
 		Args: cobra.NoArgs,

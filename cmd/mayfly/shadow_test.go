@@ -37,7 +37,8 @@ func startShadow(t *testing.T, dir string, flags ...string) *shadowProcess {
 	address := process.FreeAddress(t)
 	p := &shadowProcess{logs: &logbuf.Buffer{}, url: "http://" + address}
 	p.cmd = exec.Command("mayfly", append([]string{
-		"shadow", "--config", filepath.Join(dir, "mayfly.yaml"), "--dir", filepath.Join(dir, "shadow"), "--listen", address,
+		"shadow", "--config", filepath.Join(dir, "mayfly.yaml"), "--dir", filepath.Join(dir, "shadow"),
+		"--listen", address,
 	}, flags...)...)
 	p.cmd.Stderr = p.logs
 	if err := p.cmd.Start(); err != nil {

@@ -344,7 +344,8 @@ func (t *translation) log() {
 		namespace := t.text("ctlog.namespace.name", "ctlog-system")
 		address = fmt.Sprintf("http://%s.%s.svc/%s", t.text("ctlog.name", "ctlog"), namespace,
 			t.text("ctlog.createctconfig.logPrefix", "fulcio"))
-		key = "kubectl -n " + namespace + " get secret ctlog-public-key -o jsonpath={.data.public} | base64 -d > ctlog.pem"
+		key = "kubectl -n " + namespace +
+			" get secret ctlog-public-key -o jsonpath={.data.public} | base64 -d > ctlog.pem"
 	}
 	entry := map[string]any{"name": "ctlog", "url": address}
 	if u, err := url.Parse(address); err != nil || u.Host == "" {

@@ -85,7 +85,10 @@ func TestDefaults(t *testing.T) {
 			"ct logs 0 url", "http://ctlog.ctlog-system.svc/p",
 		},
 		"plain http is not for production": {"", "config production", false},
-		"https is":                         {"server: {args: {ct_log_url: 'https://ct.example.org'}}", "config production", nil},
+		"https is": {
+			"server: {args: {ct_log_url: 'https://ct.example.org'}}",
+			"config production", nil,
+		},
 		"no log": {
 			"server: {args: {disable_ct_log: true}}",
 			"config ct none reason", "Fulcio had no log (disable_ct_log)",

@@ -12,7 +12,10 @@ import (
 
 var (
 	at    = time.Date(2026, 11, 30, 9, 0, 0, 0, time.UTC)
-	files = []File{{Name: "mayfly", Data: []byte("program"), Executable: true}, {Name: "doc/LICENSE", Data: []byte("text")}}
+	files = []File{
+		{Name: "mayfly", Data: []byte("program"), Executable: true},
+		{Name: "doc/LICENSE", Data: []byte("text")},
+	}
 )
 
 // An archive has the files with the given time, mode and owner, and the same bytes each time.
@@ -35,7 +38,10 @@ func TestTarGz(t *testing.T) {
 		t.Errorf("the compressed stream has the time %s", z.ModTime)
 	}
 	r := tar.NewReader(z)
-	for i, want := range []tar.Header{{Name: "mayfly_1.0.0/mayfly", Mode: 0o755}, {Name: "mayfly_1.0.0/doc/LICENSE", Mode: 0o644}} {
+	for i, want := range []tar.Header{
+		{Name: "mayfly_1.0.0/mayfly", Mode: 0o755},
+		{Name: "mayfly_1.0.0/doc/LICENSE", Mode: 0o644},
+	} {
 		h, err := r.Next()
 		if err != nil {
 			t.Fatal(err)

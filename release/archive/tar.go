@@ -21,7 +21,8 @@ func Tar(w io.Writer, dirs []string, owners map[string]int, files []File, at tim
 	}
 	for _, f := range files {
 		err = errors.Join(err, t.WriteHeader(&tar.Header{
-			Typeflag: tar.TypeReg, Name: path.Clean(f.Name), Size: int64(len(f.Data)), Mode: int64(f.mode()), ModTime: at,
+			Typeflag: tar.TypeReg, Name: path.Clean(f.Name), Size: int64(len(f.Data)),
+			Mode: int64(f.mode()), ModTime: at,
 		}))
 		if err == nil {
 			_, err = t.Write(f.Data)

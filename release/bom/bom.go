@@ -1,8 +1,8 @@
 // Package bom writes the software bill of materials of a program: in CycloneDX 1.6 and in SPDX 2.3.
 //
-// The content is what the linker recorded in the program itself, and the digest of the file: the modules that are in the
-// program, and no others. Serial numbers and times come from the content and the commit, so that the same program gives
-// the same bytes.
+// The content is what the linker recorded in the program itself, and the digest of the file: the modules that are in
+// the program, and no others. Serial numbers and times come from the content and the commit, so that the same program
+// gives the same bytes.
 package bom
 
 import (
@@ -137,7 +137,8 @@ func (p *Program) SPDX() ([]byte, error) {
 		SPDXVersion: spdx.Version, DataLicense: spdx.DataLicense, SPDXIdentifier: "DOCUMENT", DocumentName: p.File,
 		DocumentNamespace: "https://github.com/mayfly-ca/mayfly/spdx/" + url.PathEscape(p.File) + "/" + p.uuid(),
 		CreationInfo: &spdx.CreationInfo{
-			Created: p.At.Format(time.RFC3339), Creators: []common.Creator{{CreatorType: "Tool", Creator: "mayfly-release"}},
+			Created:  p.At.Format(time.RFC3339),
+			Creators: []common.Creator{{CreatorType: "Tool", Creator: "mayfly-release"}},
 		},
 	}
 	link := func(from, how, to string) {

@@ -22,7 +22,8 @@ func repository(t *testing.T) (dir string, run func(args ...string)) {
 		cmd := exec.Command("git", args...)
 		cmd.Dir = dir
 		cmd.Env = append(os.Environ(), "GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@example.com", "GIT_COMMITTER_NAME=a",
-			"GIT_COMMITTER_EMAIL=a@example.com", "GIT_COMMITTER_DATE=2026-11-30T09:00:00Z", "GIT_CONFIG_GLOBAL=/dev/null")
+			"GIT_COMMITTER_EMAIL=a@example.com", "GIT_COMMITTER_DATE=2026-11-30T09:00:00Z",
+			"GIT_CONFIG_GLOBAL=/dev/null")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("git %v: %v\n%s", args, err, out)
 		}
@@ -72,7 +73,8 @@ func TestDescribe(t *testing.T) {
 	if s = describe(t, dir, true); s.Release() || !s.Modified || !strings.HasSuffix(s.Version, "-dirty") {
 		t.Errorf("a modified tree: %+v", s)
 	}
-	if _, err := Describe(t.Context(), t.TempDir(), false); err == nil || !strings.Contains(err.Error(), "git repository") {
+	if _, err := Describe(t.Context(), t.TempDir(), false); err == nil ||
+		!strings.Contains(err.Error(), "git repository") {
 		t.Errorf("no repository: %v", err)
 	}
 }
@@ -87,8 +89,8 @@ func clone(t *testing.T, name string) Source {
 	return describe(t, dir, false)
 }
 
-// Two folders, two environments and two times give the same bytes. The program is the smallest of this repository; "make
-// check-release" compares those of a release.
+// Two folders, two environments and two times give the same bytes. The program is the smallest of this repository;
+// "make check-release" compares those of a release.
 func TestReproducible(t *testing.T) { //nolint:paralleltest // it sets the environment
 	target := Target{OS: "linux", Arch: runtime.GOARCH, Package: "./testkit/outdated"}
 	var sums [2][32]byte

@@ -1,8 +1,9 @@
 // Package build compiles the programs of a release from a work tree of git.
 //
-// The same commit gives the same bytes, in every folder and at every time: the environment and the flags of the compiler
-// are fixed here, and nothing is taken from the clock. The compiler gets no network: modules MUST be in the module cache
-// ([Modules] fetches them). A modified work tree is not a release, and is refused unless the caller accepts it.
+// The same commit gives the same bytes, in every folder and at every time: the environment and the flags of the
+// compiler are fixed here, and nothing is taken from the clock. The compiler gets no network: modules MUST be in the
+// module cache ([Modules] fetches them). A modified work tree is not a release, and is refused unless the caller
+// accepts it.
 package build
 
 import (

@@ -1,9 +1,9 @@
 // Package deb makes packages for Debian and the distributions that follow it, with dpkg-deb(1).
 //
-// A [linux.Package] goes in, a file NAME_VERSION_ARCH.deb comes out. The same input and the same version of dpkg-deb MUST
-// give the same bytes: files have the time of the package, and belong to
-// root until postinst has made the user of the service. The scripts of the maintainer keep to
-// Debian's policy; what they do to the service and to the state is described in docs/packages.md.
+// A [linux.Package] goes in, a file NAME_VERSION_ARCH.deb comes out. The same input and the same version of dpkg-deb
+// MUST give the same bytes: files have the time of the package, and belong to root until postinst has made the user of
+// the service. The scripts of the maintainer keep to Debian's policy; what they do to the service and to the state is
+// described in docs/packages.md.
 package deb
 
 import (
@@ -92,7 +92,8 @@ func Files(p linux.Package) ([]linux.File, error) {
 		return nil, err
 	}
 	const doc = "/usr/share/doc/mayfly/"
-	debian := fmt.Sprintf("mayfly (%s) unstable; urgency=medium\n\n  * New version; CHANGELOG.md.gz has the changes.\n\n"+
+	debian := fmt.Sprintf("mayfly (%s) unstable; urgency=medium\n\n  * New version; "+
+		"CHANGELOG.md.gz has the changes.\n\n"+
 		" -- %s  %s\n", Version(v), linux.Maintainer, p.Time.UTC().Format(time.RFC1123Z))
 	licences, err := scripts.ReadFile("scripts/copyright")
 	if err != nil {
@@ -181,7 +182,8 @@ func unpack(tree string, files []linux.File, at time.Time) error {
 			dirs = append(dirs, f.Path)
 			modes[f.Path] = f.Mode.Perm()
 		} else {
-			err = errors.Join(os.WriteFile(name, f.Data, 0o600), os.Chmod(name, f.Mode.Perm()), os.Chtimes(name, at, at))
+			err = errors.Join(os.WriteFile(name, f.Data, 0o600), os.Chmod(name, f.Mode.Perm()),
+				os.Chtimes(name, at, at))
 		}
 		if err != nil {
 			return err

@@ -97,7 +97,8 @@ func TestReproducible(t *testing.T) { //nolint:paralleltest // the umask is that
 	if run(t, "sha256sum", first)[:64] != run(t, "sha256sum", second)[:64] {
 		t.Error("two builds differ")
 	}
-	if third := build(t, sample.Package(t, "v1.2.4")); run(t, "sha256sum", first)[:64] == run(t, "sha256sum", third)[:64] {
+	if third := build(t, sample.Package(t, "v1.2.4")); run(t, "sha256sum", first)[:64] == run(t,
+		"sha256sum", third)[:64] {
 		t.Error("two versions are the same")
 	}
 }
@@ -147,7 +148,8 @@ func TestScripts(t *testing.T) {
 			t.Fatal(err)
 		}
 		run(t, "sh", "-n", path)
-		if err := exec.CommandContext(t.Context(), path, "dance").Run(); (err != nil) != (f.Path == "/DEBIAN/postinst") {
+		if err := exec.CommandContext(t.Context(), path,
+			"dance").Run(); (err != nil) != (f.Path == "/DEBIAN/postinst") {
 			t.Errorf("%s dance: %v", f.Path, err)
 		}
 	}

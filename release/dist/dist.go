@@ -347,7 +347,8 @@ func (r *release) sign(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	names = slices.DeleteFunc(names, func(name string) bool { return strings.Contains(name, "/") || name == Provenance })
+	names = slices.DeleteFunc(names,
+		func(name string) bool { return strings.Contains(name, "/") || name == Provenance })
 	signer, err := sign.Release(ctx, sign.Options{
 		Dir: r.dir, Files: names, Statement: Provenance, Subject: filepath.Base(r.binaries[0].Path),
 		Out: r.path(Signatures), Service: r.Service, Log: r.Log,

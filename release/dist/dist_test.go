@@ -69,7 +69,8 @@ func verify(t *testing.T, dir string, source build.Source) {
 		name := (build.Target{OS: runtime.GOOS, Arch: runtime.GOARCH}).Name(source)
 		archive := filepath.Join(dir, name+".tar.gz")
 		// As the page installs it: from the archive.
-		if out, err := exec.CommandContext(t.Context(), "tar", "-xzf", archive, "-C", bin).CombinedOutput(); err != nil {
+		if out, err := exec.CommandContext(t.Context(), "tar", "-xzf", archive, "-C",
+			bin).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
 		if err := os.Rename(filepath.Join(bin, name, "mayfly"), filepath.Join(bin, "mayfly")); err != nil {

@@ -125,7 +125,8 @@ func assemble(s build.Source, arch string, layers ...v1.Layer) (v1.Image, error)
 	var adds []mutate.Addendum
 	for _, l := range layers {
 		adds = append(adds, mutate.Addendum{
-			Layer: l, MediaType: types.OCILayer, History: v1.History{Created: v1.Time{Time: s.Date}, CreatedBy: "mayfly release"},
+			Layer: l, MediaType: types.OCILayer,
+			History: v1.History{Created: v1.Time{Time: s.Date}, CreatedBy: "mayfly release"},
 		})
 	}
 	base := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)

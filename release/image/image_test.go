@@ -173,7 +173,8 @@ func TestLayout(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if want, got := contents(t, all[1]), contents(t, One{Image: loaded}); len(want) != len(got) || got[program] == nil {
+		if want, got := contents(t, all[1]), contents(t, One{Image: loaded}); len(want) != len(got) ||
+			got[program] == nil {
 			t.Errorf("files %v", got)
 		}
 	}

@@ -1,5 +1,5 @@
-// Package linux has the content of the packages for Linux distributions, which is the same for each format: the program,
-// the units of systemd, the manual pages and completions, and examples of a configuration.
+// Package linux has the content of the packages for Linux distributions, which is the same for each format: the
+// program, the units of systemd, the manual pages and completions, and examples of a configuration.
 //
 // A [Package] goes in, which names a binary, generated files and the root of the repository; the [File] values of the
 // package come out, sorted by path. The same input MUST give the same output: no file of the package has a time, an
@@ -79,7 +79,8 @@ type File struct {
 	// Mode has the permissions, and [fs.ModeDir] for a directory.
 	Mode fs.FileMode
 	Data []byte
-	// Owner is the user to whom the file belongs, and the name of its group; "": root. tmpfiles.conf sets the owner, too.
+	// Owner is the user to whom the file belongs, and the name of its group; "": root. tmpfiles.conf sets the owner,
+	// too.
 	Owner string
 	// Config says that the operator may change the file, and that an upgrade keeps the change.
 	Config bool

@@ -129,11 +129,14 @@ func TestRefused(t *testing.T) {
 	}{
 		"architecture": {func(p *linux.Package) { p.Arch = "s390x" }, "made for amd64 and arm64"},
 		"other binary": {func(p *linux.Package) { p.Arch = "arm64" }, "is a program for EM_X86_64, not for arm64"},
-		"no program":   {func(p *linux.Package) { p.Binary = filepath.Join(p.Repository, "README.md") }, "not a program for"},
-		"no binary":    {func(p *linux.Package) { p.Binary += "x" }, "no such file"},
-		"no time":      {func(p *linux.Package) { p.Time = time.Time{} }, "the time of the package is missing"},
-		"version":      {func(p *linux.Package) { p.Version = "(devel)" }, `"(devel)" is not a version`},
-		"no pages":     {func(p *linux.Package) { p.Manuals = p.Completions }, "has no manual pages"},
+		"no program": {
+			func(p *linux.Package) { p.Binary = filepath.Join(p.Repository, "README.md") },
+			"not a program for",
+		},
+		"no binary": {func(p *linux.Package) { p.Binary += "x" }, "no such file"},
+		"no time":   {func(p *linux.Package) { p.Time = time.Time{} }, "the time of the package is missing"},
+		"version":   {func(p *linux.Package) { p.Version = "(devel)" }, `"(devel)" is not a version`},
+		"no pages":  {func(p *linux.Package) { p.Manuals = p.Completions }, "has no manual pages"},
 		"no completion": {
 			func(p *linux.Package) { p.Completions = p.Manuals },
 			"no such file",

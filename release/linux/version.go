@@ -40,7 +40,8 @@ func ParseVersion(text string) (Version, error) {
 	if m := tagged.FindStringSubmatch(text); m != nil {
 		return Version{Base: m[1], Pre: m[2]}, nil
 	}
-	return Version{}, fmt.Errorf("%q is not a version; write for example v1.2.3 or what git describe --tags prints", text)
+	return Version{}, fmt.Errorf("%q is not a version; write for example v1.2.3 or what git describe --tags prints",
+		text)
 }
 
 // Text returns the version in a format where a version with "~" is older than one without, and after is the mark of a

@@ -2,7 +2,8 @@
 //
 // The statement says only what the build knows: the commit, the version of the compiler, every module that is in a
 // program with its digest, and the digests of the results. It names no machine, no person and no time, so that two
-// builds of a commit give the same bytes; who built, and when, is in the certificate and the timestamp of its signature.
+// builds of a commit give the same bytes; who built, and when, is in the certificate and the timestamp of its
+// signature.
 package provenance
 
 import (
@@ -24,8 +25,8 @@ import (
 // PredicateType is the type of the predicate.
 const PredicateType = "https://slsa.dev/provenance/v1"
 
-// Both URLs lead to the page that describes them. A builder of this kind fulfils level 1 of the build track of SLSA: the
-// provenance exists; it is as trustworthy as the machine and its operator.
+// Both URLs lead to the page that describes them. A builder of this kind fulfils level 1 of the build track of SLSA:
+// the provenance exists; it is as trustworthy as the machine and its operator.
 const (
 	page      = "https://github.com/mayfly-ca/mayfly/blob/main/docs/releasing.md"
 	BuildType = page + "#the-build"

@@ -68,7 +68,8 @@ func TestStatement(t *testing.T) {
 		d.BuildType != BuildType || s.Predicate.RunDetails.Builder.ID != BuilderID {
 		t.Errorf("%s", text)
 	}
-	if len(s.Subject) != 1 || s.Subject[0].Name != "mayfly" || s.Subject[0].Digest["sha256"] != strings.Repeat("cd", 32) {
+	if len(s.Subject) != 1 || s.Subject[0].Name != "mayfly" ||
+		s.Subject[0].Digest["sha256"] != strings.Repeat("cd", 32) {
 		t.Errorf("subjects %+v", s.Subject)
 	}
 	if d.ExternalParameters["commit"] != strings.Repeat("ab", 20) || d.ExternalParameters["version"] != "v1.2.3" {

@@ -1,9 +1,9 @@
 // Package rpm makes packages for Fedora, RHEL, SUSE and the distributions that follow them. It needs no tool of a
 // distribution.
 //
-// A [linux.Package] goes in, a file NAME-VERSION-RELEASE.ARCH.rpm comes out. The same input MUST give the same bytes. The
-// scripts do what those of the package for Debian do, in the manner of these distributions: docs/packages.md describes
-// it.
+// A [linux.Package] goes in, a file NAME-VERSION-RELEASE.ARCH.rpm comes out. The same input MUST give the same bytes.
+// The scripts do what those of the package for Debian do, in the manner of these distributions: docs/packages.md
+// describes it.
 package rpm
 
 import (
@@ -79,7 +79,10 @@ func Files(p linux.Package) ([]linux.File, error) {
 		return nil, err
 	}
 	// rpm removes the directories that a package names.
-	for _, dir := range []string{"/usr/share/doc/mayfly", "/usr/share/doc/mayfly/examples", "/usr/share/licenses/mayfly"} {
+	for _, dir := range []string{
+		"/usr/share/doc/mayfly", "/usr/share/doc/mayfly/examples",
+		"/usr/share/licenses/mayfly",
+	} {
 		files = append(files, linux.File{Path: dir, Mode: fs.ModeDir | 0o755})
 	}
 	for to, from := range map[string]string{

@@ -68,7 +68,8 @@ func TestRead(t *testing.T) {
 		t.Error(name)
 	}
 	query(t, name, "--checksig", "--nosignature")
-	const tags = "%{NAME} %{VERSION} %{RELEASE} %{ARCH} %{OS} %{LICENSE} %{BUILDTIME} %{PAYLOADCOMPRESSOR} %{CHANGELOGTEXT}"
+	const tags = "%{NAME} %{VERSION} %{RELEASE} %{ARCH} %{OS} %{LICENSE} %{BUILDTIME} " +
+		"%{PAYLOADCOMPRESSOR} %{CHANGELOGTEXT}"
 	const want = "mayfly 1.2.3~rc1^4.gabcdef0 1 x86_64 linux Apache-2.0 1796079601 zstd " +
 		"- New version; CHANGELOG.md has the changes."
 	if got := query(t, name, "--query", "--package", "--queryformat", tags); got != want {
@@ -100,7 +101,8 @@ func TestRead(t *testing.T) {
 		t.Error(d)
 	}
 	for _, line := range []string{
-		"/usr/share/licenses/mayfly drwxr-xr-x root root 1796079601", "/usr/share/doc/mayfly drwxr-xr-x root root 1796079601",
+		"/usr/share/licenses/mayfly drwxr-xr-x root root 1796079601",
+		"/usr/share/doc/mayfly drwxr-xr-x root root 1796079601",
 		"/usr/share/doc/mayfly/examples drwxr-xr-x root root 1796079601",
 		"/usr/share/licenses/mayfly/LICENSE -rw-r--r-- root root 1796079601 l\n",
 		"/usr/share/doc/mayfly/README.md -rw-r--r-- root root 1796079601 d\n",

@@ -1,9 +1,9 @@
 // Package sign signs the files of a release with mayfly: each file gets a certificate of its own, an entry in a log of
 // signatures, a timestamp, and a Sigstore bundle beside the trusted root.
 //
-// Without [Options.Service], the services are those of "mayfly dev", in this process and on loopback, with keys that are
-// made for this release and removed with it: a complete chain that shows that the programs verify what they make. Who
-// trusts such a signature trusts where trusted_root.json came from. With a service, the signatures are those of a
+// Without [Options.Service], the services are those of "mayfly dev", in this process and on loopback, with keys that
+// are made for this release and removed with it: a complete chain that shows that the programs verify what they make.
+// Who trusts such a signature trusts where trusted_root.json came from. With a service, the signatures are those of a
 // running instance. Every bundle was verified against the trusted root before it is written.
 package sign
 

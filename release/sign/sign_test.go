@@ -47,7 +47,10 @@ func TestRelease(t *testing.T) {
 	}
 	root := read(trust.RootName)
 	for _, name := range []string{"mayfly", "SHA256SUMS"} {
-		expect := trust.Expectation{Identity: signer.Identity, Issuer: signer.Issuer, Artifact: bytes.NewReader([]byte(files[name]))}
+		expect := trust.Expectation{
+			Identity: signer.Identity, Issuer: signer.Issuer,
+			Artifact: bytes.NewReader([]byte(files[name])),
+		}
 		v, err := trust.VerifyBundle(root, read(name+sign.Suffix), expect)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)

@@ -14,7 +14,10 @@ func TestBuiltIn(t *testing.T) {
 	t.Parallel()
 	want := []version.KeyBackend{
 		{Name: "file"},
-		{Name: "kms", Services: []string{"AWS KMS", "Google Cloud KMS", "Azure Key Vault", "HashiCorp Vault or OpenBao"}},
+		{Name: "kms", Services: []string{
+			"AWS KMS", "Google Cloud KMS", "Azure Key Vault",
+			"HashiCorp Vault or OpenBao",
+		}},
 		{Name: "pkcs11"},
 		{Name: "tink"},
 		{Name: "ephemeral"},

@@ -24,7 +24,8 @@ func program() *cobra.Command {
 	root.PersistentFlags().String("log-level", "info", "debug or info")
 	sign := &cobra.Command{
 		Use: "sign --key FILE [OUT]", Short: "Sign what a_b and *.pem name", RunE: run,
-		Long:    ".TH is no request.\n'so is this'.\nA\\fBbackslash^~\n\nA list:\n  --one -x <ID>\n  two\n\n    three\n\nEnd.",
+		Long: ".TH is no request.\n'so is this'.\nA\\fBbackslash^~\n\nA list:\n  --one -x <ID>\n  " +
+			"two\n\n    three\n\nEnd.",
 		Example: "  mayfly sign --key '.'\n  mayfly sign --key ~/key.pem",
 	}
 	sign.Flags().StringP("key", "k", "", "`FILE` with the key,\nin PEM")
