@@ -10,10 +10,7 @@
 package main
 
 import (
-	"context"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 )
@@ -21,11 +18,4 @@ import (
 // exitHung is the exit status if a call of the library does not return.
 const exitHung = 4
 
-func main() {
-	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, cancel) // a second signal then ends the process at once
-	status := cli.Execute(ctx, newRoot(os.Exit), os.Args[1:],
-		cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
-	cancel()
-	os.Exit(status)
-}
+func main() { cli.Main(newRoot(os.Exit)) }

@@ -5,11 +5,7 @@
 package main
 
 import (
-	"context"
 	"errors"
-	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -20,18 +16,7 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/version"
 )
 
-func main() {
-	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, cancel) // a second signal ends the process immediately
-	status := run(ctx, os.Args[1:], cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
-	cancel()
-	os.Exit(status)
-}
-
-// run executes one command line and returns the exit status.
-func run(ctx context.Context, args []string, std cli.Streams) int {
-	return cli.Execute(ctx, newRoot(), args, std)
-}
+func main() { cli.Main(newRoot()) }
 
 func newRoot() *cobra.Command {
 	o := &cli.Common{}

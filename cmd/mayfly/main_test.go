@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"net"
@@ -15,6 +16,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/mayfly-ca/mayfly/ceremony"
+	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/testkit/process"
 )
 
@@ -117,4 +119,9 @@ func cmdStatus(ts *testscript.TestScript, neg bool, args []string) {
 	if fmt.Sprint(got) != args[0] {
 		ts.Fatalf("exit status %d, want %s", got, args[0])
 	}
+}
+
+// run executes one command line and returns the exit status.
+func run(ctx context.Context, args []string, std cli.Streams) int {
+	return cli.Execute(ctx, newRoot(), args, std)
 }

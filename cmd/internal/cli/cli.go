@@ -8,7 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/terminal"
@@ -36,6 +39,16 @@ func (s *Error) Unwrap() error { return s.Err }
 type Streams struct {
 	In       io.Reader
 	Out, Err io.Writer
+}
+
+// Main executes the command line of this process with root, and ends the process. The context of the command ends with
+// SIGINT and SIGTERM; a second signal ends the process immediately.
+func Main(root *cobra.Command) {
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, cancel) // the default action of a signal applies again
+	status := Execute(ctx, root, os.Args[1:], Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
+	cancel()
+	os.Exit(status)
 }
 
 // Execute executes one command line and returns the exit status.
