@@ -9,12 +9,15 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/mayfly-ca/mayfly/config"
 	chartvalues "github.com/mayfly-ca/mayfly/migrate/chart"
 )
 
@@ -248,4 +251,48 @@ func TestChartValuesTable(t *testing.T) {
 		table.WriteString("| `" + r.From + "` | " + to + " | " + cmp.Or(note, "the same") + " |\n")
 	}
 	published(t, page, []byte(head+begin+table.String()+"\n"+end+tail))
+}
+
+// The template replaces the pods for exactly the settings that a running server does not apply (the tag restart of the
+// configuration).
+func TestRestartsOfChart(t *testing.T) {
+	t.Parallel()
+	text := readDoc(t, "deploy/helm/mayfly/templates/_helpers.tpl")
+	_, text, _ = strings.Cut(text, `{{- define "mayfly.restart" -}}`)
+	text, _, _ = strings.Cut(text, "{{- end -}}")
+	words := func(pattern string) (out []string) {
+		t.Helper()
+		m := regexp.MustCompile(pattern).FindStringSubmatch(text)
+		if m == nil {
+			t.Fatalf("the template has no %s: %s", pattern, text)
+		}
+		for _, quoted := range strings.Fields(m[1]) {
+			out = append(out, strings.Trim(quoted, `"`))
+		}
+		return out
+	}
+	whole := words(`pick \$c ((?:"\w+" ?)+)`)
+	live := words(`omit \(default dict \$c\.limits\) ((?:"\w+" ?)+)`)
+	members := func(of reflect.Type, restart bool) (out []string) {
+		for f := range of.Fields() {
+			name, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+			if name != "" && name != "-" && (f.Tag.Get("restart") == "yes") == restart {
+				out = append(out, name)
+			}
+		}
+		slices.Sort(out)
+		return out
+	}
+	slices.Sort(whole)
+	slices.Sort(live)
+	if want := members(reflect.TypeFor[config.Config](), true); !slices.Equal(whole, want) {
+		t.Errorf("the template has the blocks %v; the configuration has %v", whole, want)
+	}
+	if want := members(reflect.TypeFor[config.Limits](), false); !slices.Equal(live, want) {
+		t.Errorf("the template applies %v of limits without a restart; the configuration has %v", live, want)
+	}
+	if want := members(reflect.TypeFor[config.CT](), true); !slices.Equal(want, []string{"embedded"}) ||
+		!strings.Contains(text, "$c.ct).embedded)") {
+		t.Errorf("of ct, the configuration has %v", want)
+	}
 }

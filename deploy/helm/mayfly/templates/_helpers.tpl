@@ -116,7 +116,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{/* What a server reads at its start only: if it changes, the pods are replaced. All else is applied while they run. */}}
 {{- define "mayfly.restart" -}}
 {{- $c := include "mayfly.config" . | fromYaml -}}
-{{- $r := pick $c "listen" "audit" "shared" "tracing" "state_dir" -}}
+{{- $r := pick $c "listen" "audit" "shared" "tracing" "state_dir" "rekor" "tsa" "find" -}}
 {{- $_ := set $r "limits" (omit (default dict $c.limits) "source" "issuer" "identity") -}}
 {{- $_ := set $r "embedded" (default dict (default dict $c.ct).embedded) -}}
 {{- $r | toJson | sha256sum -}}
