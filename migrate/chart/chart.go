@@ -75,7 +75,9 @@ func Translate(data []byte) (*Result, error) {
 			"\"helm get values RELEASE -o yaml\" prints, or use \"mayfly migrate fulcio\"")
 	}
 	t := &translation{in: in, out: map[string]any{}}
-	t.run()
+	if err := t.run(); err != nil {
+		return nil, err
+	}
 	t.report()
 	return &t.Result, nil
 }
@@ -173,7 +175,7 @@ func (t *translation) step(format string, a ...any) {
 }
 
 // run makes the values, in the order of docs/kubernetes.md.
-func (t *translation) run() {
+func (t *translation) run() error {
 	for _, r := range rows {
 		if r.same {
 			if v := t.get(r.From); v != nil {
@@ -185,7 +187,9 @@ func (t *translation) run() {
 		t.set("replicas", 1) // the default of the chart "fulcio"; ours has three
 	}
 	t.step("write image.repository: the name of mayfly's image in your registry")
-	t.identity()
+	if err := t.identity(); err != nil {
+		return err
+	}
 	t.authority()
 	t.log()
 	t.network()
@@ -194,22 +198,30 @@ func (t *translation) run() {
 			"Set createcerts and the replicas of the server to 0 there instead, until the log is replaced")
 	}
 	t.Values = t.out
+	return nil
 }
 
 // defaultIssuer is the issuer in the default of our chart.
 const defaultIssuer = "https://kubernetes.default.svc.cluster.local"
 
-// identity translates the issuer file.
-func (t *translation) identity() {
-	contents := t.get("config.contents")
+// identity translates the issuer file. Only if the values have none, it is that of the chart "fulcio".
+func (t *translation) identity() error {
+	const name = "config.contents"
+	contents := t.get(name)
 	if s, ok := contents.(string); ok {
-		var v any
-		if err := yaml.Unmarshal([]byte(s), &v); err == nil && plain(v, "", maxDepth) == nil {
-			contents = v
+		contents = nil
+		if err := yaml.Unmarshal([]byte(s), &contents); err != nil {
+			return fmt.Errorf("%s: the text is not YAML: %w", name, err)
+		}
+		if err := plain(contents, name, maxDepth); err != nil {
+			return err
 		}
 	}
 	m, ok := contents.(map[string]any)
-	if !ok || len(m) == 0 {
+	if !ok && contents != nil {
+		return fmt.Errorf("%s: the value is a %T; write a mapping, or the text of one", name, contents)
+	}
+	if len(m) == 0 {
 		kubernetes := func() map[string]any { return map[string]any{"client-id": "sigstore", "type": "kubernetes"} }
 		m = map[string]any{
 			"oidc-issuers": map[string]any{"https://kubernetes.default.svc": kubernetes()},
@@ -226,6 +238,7 @@ func (t *translation) identity() {
 		issuers[defaultIssuer] = nil // removes the default of our chart
 	}
 	t.set("identity", out)
+	return nil
 }
 
 // kebab returns v with the keys of Fulcio's JSON form, such as ClientID, in the form of YAML. t is the Go type that the

@@ -151,6 +151,10 @@ func TestRefused(t *testing.T) {
 		"server: {1: 2}":                    "server: a key is not text",
 		"apiVersion: v1\nkind: ConfigMap\n": "mayfly migrate fulcio",
 		strings.Repeat("[", 100) + strings.Repeat("]", 100): "more than 64 levels",
+		"config: {contents: 'a: ['}":                        "config.contents: the text is not YAML",
+		"config: {contents: '{1: 2}'}":                      "config.contents: a key is not text",
+		"config: {contents: some text}":                     "config.contents: the value is a string",
+		"config: {contents: [a]}":                           "write a mapping",
 	} {
 		if _, err := chart.Translate([]byte(in)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.40q: error %v, want one with %q", in, err, want)
