@@ -401,17 +401,41 @@ func (t *translation) network() {
 		t.step("the Secret %s needs the keys tls.crt and tls.key. REST is served with TLS too: tell the Ingress "+
 			"controller to use HTTPS to the Service", secret)
 	}
-	if t.get("server.ingress.http") == nil {
-		t.set("ingress.http", map[string]any{"enabled": true, "className": "nginx", "hosts": []any{
-			map[string]any{"host": "fulcio.localhost", "path": "/"},
-		}})
+	if t.isTrue("server.ingress.http.enabled", true) {
+		t.ingress("http", map[string]any{
+			"enabled": true, "className": "nginx",
+			"hosts": []any{map[string]any{"host": "fulcio.localhost", "path": "/"}},
+		})
 	}
-	if t.get("server.ingress.http.enabled") == nil {
-		t.set("ingress.http.enabled", true)
+	if t.isTrue("server.ingress.grpc.enabled", false) {
+		t.ingress("grpc", map[string]any{
+			"annotations": map[string]any{"nginx.ingress.kubernetes.io/backend-protocol": "GRPC"},
+			"hosts":       []any{map[string]any{"host": "fulcio.localhost", "path": "/dev.sigstore.fulcio.v2.CA"}},
+			"tls": []any{
+				map[string]any{"secretName": "fulcio-grpc-ingress-tls", "hosts": []any{"fulcio.localhost"}},
+			},
+		})
 	}
 	t.step("write the addresses of the Ingress controller to config.listen.trusted_proxies: otherwise all requests " +
 		"count as those of one source")
 	t.step("trust: clients need a trusted root with the chains and logs of both CAs (docs/operations.md)")
+}
+
+// ingress writes the defaults of the chart "fulcio" for one of its Ingress objects, where the file has no value. The
+// members of a default are added to those of the file, as helm does.
+func (t *translation) ingress(kind string, defaults map[string]any) {
+	for name, fallback := range defaults {
+		v := t.get("server.ingress." + kind + "." + name)
+		own, _ := v.(map[string]any)
+		if members, ok := fallback.(map[string]any); ok && own != nil {
+			all := maps.Clone(members)
+			maps.Copy(all, own)
+			v = all
+		} else if v == nil {
+			v = fallback
+		}
+		t.set("ingress."+kind+"."+name, v)
+	}
 }
 
 // report puts each value of the file into one of the lists.

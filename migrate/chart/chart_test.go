@@ -115,6 +115,23 @@ func TestDefaults(t *testing.T) {
 		},
 		"the Ingress of the chart": {"", "ingress http enabled", true},
 		"which can be off":         {"server: {ingress: {http: {enabled: false}}}", "ingress http enabled", false},
+		"its class, with another host": {
+			"server: {ingress: {http: {hosts: [{host: a.example, path: /}]}}}", "ingress http className", "nginx",
+		},
+		"its host, with another class": {
+			"server: {ingress: {http: {className: traefik}}}", "ingress http hosts 0 host", "fulcio.localhost",
+		},
+		"no Ingress for gRPC": {"server: {ingress: {grpc: {className: nginx}}}", "ingress grpc hosts", nil},
+		"the host of the Ingress for gRPC": {
+			"server: {ingress: {grpc: {enabled: true}}}", "ingress grpc hosts 0 path", "/dev.sigstore.fulcio.v2.CA",
+		},
+		"its protocol, with other annotations": {
+			"server: {ingress: {grpc: {enabled: true, annotations: {a: b}}}}",
+			"ingress grpc annotations nginx.ingress.kubernetes.io/backend-protocol", "GRPC",
+		},
+		"and these": {
+			"server: {ingress: {grpc: {enabled: true, annotations: {a: b}}}}", "ingress grpc annotations a", "b",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
