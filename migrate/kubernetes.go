@@ -3,7 +3,9 @@ package migrate
 import (
 	"encoding/base64"
 	"fmt"
+	"maps"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/mayfly-ca/mayfly/internal/shell"
@@ -170,7 +172,10 @@ func (k *cluster) variable(e any, namespace string, p *Process) Variable {
 		return Variable{Secret: &f}
 	}
 	text, secret := p.expand(textAt(e, "value"))
-	return Variable{Text: strings.ReplaceAll(text, placeholder, ""), Secret: secret}
+	if secret != nil && text == placeholder {
+		return Variable{Secret: secret}
+	}
+	return Variable{Text: text} // read refuses a placeholder beside other text
 }
 
 // volume returns the files of a volume.
@@ -218,10 +223,13 @@ func (k *cluster) source(m *Mount, v any, of [2]string) {
 	m.Unknown = func(key string) File { return k.object(kind, namespace, name+"/"+key) }
 }
 
-// logKey finds the public key of the CT log, in the object in which Sigstore's scaffolding keeps it.
+// logKey finds the public key of the CT log, in the object in which Sigstore's scaffolding keeps it; of several, in
+// the first one by namespace and name.
 func (k *cluster) logKey() *File {
-	for id, content := range k.data {
-		if data, ok := content["public"]; ok && id[0] == "Secret" && strings.HasPrefix(id[2], "ctlog-public-key") {
+	byName := func(a, b [3]string) int { return slices.Compare(a[:], b[:]) }
+	for _, id := range slices.SortedFunc(maps.Keys(k.data), byName) {
+		data, ok := k.data[id]["public"]
+		if ok && id[0] == "Secret" && strings.HasPrefix(id[2], "ctlog-public-key") {
 			return &File{Data: data}
 		}
 	}

@@ -284,6 +284,52 @@ func TestParseRefused(t *testing.T) {
 	}
 }
 
+// deployment returns a Deployment with a key in a file, and with environment variables in the form of JSON.
+func deployment(env string) string {
+	return `{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "fulcio"}, "spec": {"template":
+{"spec": {"containers": [{"image": "fulcio", "args": ["serve", "--ca=fileca", "--fileca-cert=/c", "--fileca-key=/k",
+"--fileca-key-passwd=$(PASSWORD)"], "env": [` + env + `]}]}}}}` + "\n"
+}
+
+func parsed(t *testing.T, text string) *migrate.Process {
+	t.Helper()
+	p, err := migrate.Parse([]migrate.Input{{Name: "f.yaml", Data: []byte(text)}}, migrate.Where{Dir: "/"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// A password of which a Secret has only a part is not written without the other part.
+func TestPartOfAPassword(t *testing.T) {
+	t.Parallel()
+	const secret = `{"name": "SECRET", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}, `
+	for value, want := range map[string]string{
+		"$(SECRET)": "", "x$(SECRET)": "is in a Secret", "$(SECRET)x": "is in a Secret",
+	} {
+		p := parsed(t, deployment(secret+`{"name": "PASSWORD", "value": "`+value+`"}`))
+		_, err := migrate.Translate(p, migrate.Options{Dir: "/out"})
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", value, err, want)
+		}
+	}
+}
+
+// Of several objects with the key of a log, it is always the same that counts.
+func TestLogKeys(t *testing.T) {
+	t.Parallel()
+	text := deployment(`{"name": "PASSWORD", "value": "x"}`)
+	for _, namespace := range []string{"c", "a", "b"} {
+		text += "---\n" + `{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "ctlog-public-key", "namespace": "` +
+			namespace + `"}, "stringData": {"public": "` + namespace + `"}}` + "\n"
+	}
+	for range 20 {
+		if p := parsed(t, text); string(p.LogKey.Data) != "a" {
+			t.Fatalf("the key of the namespace %s", p.LogKey.Data)
+		}
+	}
+}
+
 // Each difference names a row of the table in docs/compatibility.md.
 func TestRows(t *testing.T) {
 	t.Parallel()
