@@ -16,18 +16,24 @@ func compose(d document, w Where) ([]candidate, error) {
 	if !filepath.IsAbs(dir) {
 		dir = filepath.Join(w.Dir, dir)
 	}
-	c := composer{dir: dir, doc: d.v, variables: w.Variables}
+	c := &composer{dir: dir, doc: d.v, variables: w.Variables}
 	services, _ := at(d.v, "services").(map[string]any)
 	var out []candidate
 	for _, name := range slices.Sorted(maps.Keys(services)) {
+		c.unknown = ""
 		p, err := c.service(services[name])
 		if err != nil {
 			return nil, fmt.Errorf("%s: service %s: %w", d.file, name, err)
 		}
-		if p.serves(textAt(services[name], "image") + " " + name) {
-			p.Name = d.file + ": service " + name
-			out = append(out, candidate{name, p})
+		if !p.serves(textAt(services[name], "image") + " " + name) {
+			continue
 		}
+		if c.unknown != "" {
+			return nil, fmt.Errorf("%s: service %s: %s is not evaluated by this command; write the value there, or "+
+				"use the output of \"docker compose config\"", d.file, name, c.unknown)
+		}
+		p.Name = d.file + ": service " + name
+		out = append(out, candidate{name, p})
 	}
 	return out, nil
 }
@@ -52,9 +58,11 @@ type composer struct {
 	dir       string
 	doc       any
 	variables map[string]string
+	// unknown is an expression ${…} that replaced could not evaluate.
+	unknown string
 }
 
-func (c composer) service(s any) (*Process, error) {
+func (c *composer) service(s any) (*Process, error) {
 	p := &Process{Container: true, Env: map[string]Variable{}}
 	for _, key := range []string{"entrypoint", "command"} {
 		words, err := c.words(at(s, key))
@@ -81,7 +89,7 @@ func (c composer) service(s any) (*Process, error) {
 }
 
 // words returns a command, which is a list or a line of shell words.
-func (c composer) words(v any) ([]string, error) {
+func (c *composer) words(v any) ([]string, error) {
 	switch v := v.(type) {
 	case nil:
 		return nil, nil
@@ -138,8 +146,9 @@ func splitWords(line string) ([]string, error) {
 	return out, nil
 }
 
-// replaced replaces $NAME, ${NAME}, ${NAME:-default} and ${NAME-default}; $$ is a dollar sign.
-func (c composer) replaced(s string) string {
+// replaced replaces $NAME, ${NAME}, ${NAME:-default}, ${NAME-default}, and ${NAME:?text} and ${NAME?text} if the variable
+// is set; $$ is a dollar sign. Of other expressions, it sets unknown.
+func (c *composer) replaced(s string) string {
 	var out strings.Builder
 	for {
 		before, rest, found := strings.Cut(s, "$")
@@ -160,10 +169,7 @@ func (c composer) replaced(s string) string {
 			out.WriteString(c.variable(inner))
 			s = after
 		default:
-			n := 0
-			for n < len(rest) && (rest[n] == '_' || isAlphanumeric(rest[n])) {
-				n++
-			}
+			n := nameLength(rest)
 			if n == 0 {
 				out.WriteString("$")
 			} else {
@@ -174,23 +180,30 @@ func (c composer) replaced(s string) string {
 	}
 }
 
-func isAlphanumeric(b byte) bool {
-	return b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z' || b >= '0' && b <= '9'
+// nameLength returns the length of the name of a variable at the beginning of s.
+func nameLength(s string) int {
+	return len(s) - len(strings.TrimLeft(s, "_0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"))
 }
 
 // variable evaluates the inside of ${…}.
-func (c composer) variable(inner string) string {
-	name, fallback, _ := strings.Cut(inner, "-")
-	empty := strings.HasSuffix(name, ":")
-	name, _, _ = strings.Cut(name, "?")
-	name = strings.TrimSuffix(name, ":")
-	if v, ok := c.variables[name]; ok && (v != "" || !empty) {
+func (c *composer) variable(inner string) string {
+	n := nameLength(inner)
+	v, set := c.variables[inner[:n]]
+	operator, empty := strings.CutPrefix(inner[n:], ":") // an empty value counts as not set
+	set = set && (v != "" || !empty)
+	fallback, hasFallback := strings.CutPrefix(operator, "-")
+	switch {
+	case n == 0:
+	case inner[n:] == "", set && (hasFallback || strings.HasPrefix(operator, "?")):
 		return v
+	case hasFallback && !strings.Contains(fallback, "$"):
+		return fallback
 	}
-	return fallback
+	c.unknown = "${" + inner + "}"
+	return ""
 }
 
-func (c composer) environment(s any, p *Process) error {
+func (c *composer) environment(s any, p *Process) error {
 	files := textsAt(s, "env_file")
 	if one := textAt(s, "env_file"); one != "" {
 		files = []string{one}
@@ -227,7 +240,7 @@ func (c composer) environment(s any, p *Process) error {
 }
 
 // path returns the absolute path of a file that the Compose file names.
-func (c composer) path(name string) string {
+func (c *composer) path(name string) string {
 	if home, ok := strings.CutPrefix(name, "~/"); ok {
 		return filepath.Join(c.variables["HOME"], home)
 	}
@@ -238,7 +251,7 @@ func (c composer) path(name string) string {
 }
 
 // volume returns a bind mount or a named volume.
-func (c composer) volume(v any) (Mount, bool) {
+func (c *composer) volume(v any) (Mount, bool) {
 	source, target := c.replaced(textAt(v, "source")), c.replaced(textAt(v, "target"))
 	if s, ok := v.(string); ok {
 		parts := strings.Split(c.replaced(s), ":")
@@ -259,7 +272,7 @@ func (c composer) volume(v any) (Mount, bool) {
 }
 
 // objects returns the secrets or configs of a service.
-func (c composer) objects(s any, kind, below string) []Mount {
+func (c *composer) objects(s any, kind, below string) []Mount {
 	var out []Mount
 	for _, one := range listAt(s, kind) {
 		source, target := textAt(one), textAt(one, "target")

@@ -315,6 +315,33 @@ func TestPartOfAPassword(t *testing.T) {
 	}
 }
 
+// The expressions ${…} of a Compose file that this command does not evaluate are refused; others have their value.
+func TestComposeVariables(t *testing.T) {
+	t.Parallel()
+	for expression, want := range map[string]string{
+		"$SET": "1", "${SET}": "1", "${SET:-2}": "1", "${SET:?write A-B}": "1", "${SET?}": "1", "${EMPTY-2}": "",
+		"${EMPTY:-2}": "2", "${NONE:-2}": "2", "${NONE-2}": "2", "${NONE}": "", "${SET:-$OTHER}": "1",
+		"${NONE:?write A-B}": "refused", "${NONE?write A-B}": "refused", "${EMPTY:?a}": "refused", "${}": "refused",
+		"${SET:+2}": "refused", "${NONE:-${SET}}": "refused", "${NONE:-$SET}": "refused", "${-2}": "refused",
+	} {
+		text := "services: {fulcio: {image: fulcio, command: [serve, '--hsm-key-label=" + expression + "']}}"
+		p, err := migrate.Parse([]migrate.Input{{Name: "f.yaml", Data: []byte(text)}},
+			migrate.Where{Dir: "/", Variables: map[string]string{"SET": "1", "EMPTY": ""}})
+		switch {
+		case want == "refused":
+			if err == nil || !strings.Contains(err.Error(), "is not evaluated by this command") {
+				t.Errorf("%s: %v", expression, err)
+			}
+		case err != nil:
+			t.Errorf("%s: %v", expression, err)
+		case p.Args[1] != "--hsm-key-label="+want:
+			t.Errorf("%s: %s, want %q", expression, p.Args[1], want)
+		}
+	}
+	// a service that is no Fulcio may have them
+	parsed(t, "services: {fulcio: {image: fulcio, command: [serve]}, other: {image: 'a:${NONE:?b}', command: '${C:+d}'}}")
+}
+
 // Of several objects with the key of a log, it is always the same that counts.
 func TestLogKeys(t *testing.T) {
 	t.Parallel()
