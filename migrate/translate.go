@@ -35,6 +35,9 @@ const Main = "mayfly.yaml"
 // secrets is the directory of the files that only their owner can read.
 const secrets = "secrets"
 
+// isSecret reports whether only the owner may read a file, by its name.
+func isSecret(name string) bool { return strings.HasPrefix(name, secrets+"/") }
+
 // Plan is a translation. It has what is to be written, and the report.
 type Plan struct {
 	Report *Report
@@ -44,9 +47,8 @@ type Plan struct {
 
 // output is a file that is written, with its name relative to the directory.
 type output struct {
-	name   string
-	data   []byte
-	secret bool
+	name string
+	data []byte
 }
 
 // translator collects a plan.
@@ -124,9 +126,9 @@ func quote(s string) string {
 
 // place returns what mayfly.yaml says for a file of Fulcio. A file on this machine stays where it is; the content that
 // a manifest has is written to name; for any other file, a step says where it is from.
-func (t *translator) place(f File, name string, secret bool) string {
+func (t *translator) place(f File, name string) string {
 	if f.Data != nil {
-		t.write(name, f.Data, secret)
+		t.write(name, f.Data)
 		return quote(name)
 	}
 	if f.Path != "" {
@@ -135,7 +137,7 @@ func (t *translator) place(f File, name string, secret bool) string {
 	command := ""
 	if f.Get != "" {
 		command = f.Get + " > " + shell.Quote(filepath.Join(t.o.Dir, name))
-		if secret {
+		if isSecret(name) {
 			command = "(umask 077; " + command + ")"
 		}
 	}
@@ -144,9 +146,9 @@ func (t *translator) place(f File, name string, secret bool) string {
 }
 
 // write adds a file, once.
-func (t *translator) write(name string, data []byte, secret bool) {
+func (t *translator) write(name string, data []byte) {
 	if !slices.ContainsFunc(t.plan.files, func(o output) bool { return o.name == name }) {
-		t.plan.files = append(t.plan.files, output{name, data, secret})
+		t.plan.files = append(t.plan.files, output{name, data})
 	}
 }
 
@@ -173,8 +175,8 @@ func (t *translator) listen() {
 		return
 	}
 	t.line("  tls:")
-	t.line("    certificate: %s", t.place(t.p.lookup(certificate), "tls.pem", false))
-	t.line("    key: %s", t.place(t.p.lookup(key), secrets+"/tls-key.pem", true))
+	t.line("    certificate: %s", t.place(t.p.lookup(certificate), "tls.pem"))
+	t.line("    key: %s", t.place(t.p.lookup(key), secrets+"/tls-key.pem"))
 	t.differs("ports", "REST has TLS, too, and not only gRPC: clients and probes of "+http+" write https", rowTLS)
 }
 
@@ -192,7 +194,7 @@ func (t *translator) identity() {
 	}
 	t.line("# Fulcio's issuer file, unchanged.")
 	t.line("identity:")
-	t.line("  file: %s", t.place(f, "identity"+ext, false))
+	t.line("  file: %s", t.place(f, "identity"+ext))
 }
 
 func (t *translator) exists(f File) bool {
@@ -202,7 +204,7 @@ func (t *translator) exists(f File) bool {
 
 // authority writes the block ca.
 func (t *translator) authority() {
-	chain := func(flag string) string { return t.place(t.p.lookup(t.s.get(flag)), "chain.pem", false) }
+	chain := func(flag string) string { return t.place(t.p.lookup(t.s.get(flag)), "chain.pem") }
 	if kind := t.s.get("ca"); kind != "googleca" && kind != "ephemeralca" {
 		t.line("# The same key and chain: verifiers need no new trusted root.")
 	}
@@ -211,7 +213,7 @@ func (t *translator) authority() {
 	case "fileca":
 		t.line("  file:")
 		t.line("    chain: %s", chain("fileca-cert"))
-		t.line("    key: %s", t.place(t.p.lookup(t.s.get("fileca-key")), secrets+"/ca-key.pem", true))
+		t.line("    key: %s", t.place(t.p.lookup(t.s.get("fileca-key")), secrets+"/ca-key.pem"))
 		t.password()
 	case "kmsca":
 		t.line("  kms:")
@@ -221,7 +223,7 @@ func (t *translator) authority() {
 	case "tinkca":
 		t.line("  tink:")
 		t.line("    chain: %s", chain("tink-cert-chain-path"))
-		t.line("    key: %s", t.place(t.p.lookup(t.s.get("tink-keyset-path")), secrets+"/keyset.json", true))
+		t.line("    key: %s", t.place(t.p.lookup(t.s.get("tink-keyset-path")), secrets+"/keyset.json"))
 		t.line("    kek: %s", quote(t.s.get("tink-kms-resource")))
 		t.differs("keys", "the same keyset and the same key-encryption key", rowTink)
 	case "pkcs11ca":
@@ -247,9 +249,9 @@ func (t *translator) password() {
 	const name = secrets + "/ca-password"
 	switch {
 	case v.secret != nil:
-		t.line("    password: {file: %s}", t.place(*v.secret, name, true))
+		t.line("    password: {file: %s}", t.place(*v.secret, name))
 	case v.text != "":
-		t.write(name, []byte(v.text+"\n"), true)
+		t.write(name, []byte(v.text+"\n"))
 		t.line("    password: {file: %s}", quote(name))
 	default:
 		return
@@ -286,12 +288,12 @@ func (t *translator) module() {
 	at := conf.Path
 	if at == "" {
 		const name = secrets + "/crypto11.conf"
-		t.place(conf, name, true)
+		t.place(conf, name)
 		at = filepath.Join(t.o.Dir, name)
 	}
 	t.line("  pkcs11:")
 	if root := t.s.get("aws-hsm-root-ca-path"); root != "" {
-		t.line("    chain: %s", t.place(t.p.lookup(root), "chain.pem", false))
+		t.line("    chain: %s", t.place(t.p.lookup(root), "chain.pem"))
 	} else {
 		t.line("    chain: \"chain.pem\"")
 		t.step("export the CA's certificate, which Fulcio finds in the token, into chain.pem",
@@ -339,7 +341,7 @@ func (t *translator) log() error {
 		t.line("      host: %s", quote(origin))
 	}
 	if ca := t.s.get("ct-log.tls-ca-cert"); ca != "" {
-		t.line("      ca_cert: %s", t.place(t.p.lookup(ca), "ct-ca.pem", false))
+		t.line("      ca_cert: %s", t.place(t.p.lookup(ca), "ct-ca.pem"))
 	}
 	if u.Scheme == "http" && !hostname.IsLoopback(u.Hostname()) {
 		t.insecure = true
@@ -352,12 +354,12 @@ func (t *translator) log() error {
 
 func (t *translator) logKey() string {
 	if name := t.s.get("ct-log-public-key-path"); name != "" {
-		return t.place(t.p.lookup(name), "ct.pem", false)
+		return t.place(t.p.lookup(name), "ct.pem")
 	}
 	if t.o.CTKey != "" {
 		return quote(t.o.CTKey)
 	}
-	return t.place(t.p.logKey(), "ct.pem", false)
+	return t.place(t.p.logKey(), "ct.pem")
 }
 
 // rest lists the settings without an equivalent.

@@ -7,7 +7,6 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/mayfly-ca/mayfly/internal/durable"
 )
@@ -31,7 +30,7 @@ func (p *Plan) Write() error {
 	var made []string
 	for _, f := range p.files {
 		name, mode := filepath.Join(p.dir, filepath.FromSlash(f.name)), fs.FileMode(0o644)
-		if f.secret || strings.HasPrefix(f.name, secrets+"/") {
+		if isSecret(f.name) {
 			mode = 0o600
 		}
 		if err := durable.CreateFile(name, f.data, mode); err != nil {
