@@ -7,6 +7,7 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -100,13 +101,12 @@ func (p *Process) read() (*settings, error) {
 		return pflag.NormalizedName(name)
 	})
 	secrets := make(map[string]*File)
-	for i, arg := range args {
-		if !p.Container {
-			continue
-		}
-		var secret *File
-		if args[i], secret = p.expand(arg); secret != nil {
-			secrets[args[i]] = secret
+	if p.Container {
+		for i, arg := range args {
+			var secret *File
+			if args[i], secret = p.expand(arg); secret != nil {
+				secrets[args[i]] = secret
+			}
 		}
 	}
 	if err := fs.Parse(args); err != nil {
@@ -185,6 +185,9 @@ func (f Flag) register(fs *pflag.FlagSet) {
 	}
 }
 
+// commandLineOnly reports whether Fulcio reads a flag neither from the environment nor from the settings file.
+func (f Flag) commandLineOnly() bool { return f.Name == "config" || f.Name == "help" }
+
 // value returns one setting: flag before environment, settings file and default, as the library viper has it. The
 // environment variable has the prefix and the name of the flag in upper case, with its hyphens; an empty one counts as
 // not set.
@@ -197,7 +200,7 @@ func (p *Process) value(f Flag, fs *pflag.FlagSet, file map[string]any) (value, 
 		}
 		return v, nil
 	}
-	if f.Name == "config" || f.Name == "help" {
+	if f.commandLineOnly() {
 		return value{source: fromDefault}, nil
 	}
 	if e, ok := p.Env[envPrefix+strings.ToUpper(f.Name)]; ok && (e.Text != "" || e.Secret != nil) {
@@ -248,7 +251,7 @@ func (p *Process) ignoredVariables(s *settings) {
 	hyphens := map[string]string{}
 	for _, f := range Flags() {
 		upper := strings.ToUpper(f.Name)
-		read[envPrefix+upper] = f.Name != "config" && f.Name != "help"
+		read[envPrefix+upper] = !f.commandLineOnly()
 		hyphens[strings.NewReplacer("-", "_", ".", "_").Replace(upper)] = upper
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.Env)) {
@@ -280,7 +283,7 @@ func (p *Process) settingsFile(name string, s *settings) (map[string]any, error)
 	}
 	known := map[string]bool{}
 	for _, flag := range Flags() {
-		known[flag.Name] = flag.Name != "config" && flag.Name != "help"
+		known[flag.Name] = !flag.commandLineOnly()
 	}
 	for _, key := range slices.Sorted(maps.Keys(all)) {
 		_, nested := all[key].(map[string]any)
@@ -346,15 +349,6 @@ func (s *settings) check(name string) error {
 
 // number parses a decimal number of at most nine digits.
 func number(s string) (int, bool) {
-	if s == "" || len(s) > 9 {
-		return 0, false
-	}
-	n := 0
-	for _, r := range s {
-		if r < '0' || r > '9' {
-			return 0, false
-		}
-		n = n*10 + int(r-'0')
-	}
-	return n, true
+	n, err := strconv.ParseUint(s, 10, 32)
+	return int(n), err == nil && len(s) <= 9
 }
