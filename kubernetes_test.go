@@ -72,9 +72,7 @@ func TestChartSchema(t *testing.T) {
 	}
 	schema["definitions"] = definitions
 	properties["global"] = map[string]any{"type": "object"} // Helm adds it for charts that contain this one
-	for name, pattern := range map[string]string{"url": `^$|^https?://[^/]+`} {
-		properties[name].(map[string]any)["pattern"] = pattern
-	}
+	properties["url"].(map[string]any)["pattern"] = `^$|^https?://[^/]+`
 	properties["replicas"].(map[string]any)["minimum"] = 0
 	ct := properties["ct"].(map[string]any)["properties"].(map[string]any)
 	logs := definitions["config-CT"].(map[string]any)["properties"].(map[string]any)["logs"].(map[string]any)
