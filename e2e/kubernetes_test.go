@@ -380,7 +380,6 @@ func (k kubeClient) pod(namespace string, template map[string]any) error {
 	if err != nil {
 		return err
 	}
-	delete(spec, "priorityClassName")
 	_, err = k.do(k.Context(), http.MethodPost,
 		"/api/v1/namespaces/"+namespace+"/pods?dryRun=All&fieldValidation=Strict",
 		string(body))
@@ -396,18 +395,11 @@ func newSupplies(l *lab.Lab) supplies {
 	l.Run(lab.Command{Name: "mayfly", Args: []string{
 		"ca", "init", "--dir", l.Path("ca"), "--organization", "Example", "--password-file", l.Path("password"),
 	}})
-	certificate, key := tlsFiles(l)
+	certificate, key := serverPair(l.TB, "ca.example.com")
 	return supplies{
 		chain: l.Read(l.Path("ca", "chain.pem")), key: l.Read(l.Path("ca", "ca-key.pem")), password: "a password",
 		certificate: certificate, tlsKey: key,
 	}
-}
-
-// tlsFiles returns a certificate for a server and its key, in PEM.
-func tlsFiles(l *lab.Lab) (certificate, key string) {
-	l.Helper()
-	s := emptySite(l)
-	return l.Read(s.certificate), l.Read(s.key)
 }
 
 // content returns what belongs in a file of /etc/mayfly.
