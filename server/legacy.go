@@ -99,6 +99,7 @@ func (s *Server) withLegacy(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
+		s.awaitStart(r.Context())
 		if core := s.state.Load().core; core != nil && core.NoLegacy {
 			s.writeError(w, r, status.Error(codes.NotFound, "The v1 API is switched off on this server; use "+newer))
 			return

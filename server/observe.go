@@ -93,12 +93,17 @@ func guarded[R any](ctx context.Context, s *Server, c call[R], r *record) (out R
 			failure = fault.New(fault.InternalError, fmt.Errorf("panic: %v", p))
 		}
 	}()
-	st := s.begun(ctx)
+	s.awaitStart(ctx)
+	st := s.state.Load()
 	if st.core != nil {
 		r.setCore(st.core)
 	}
 	if c.limited { // the other methods cost next to nothing
-		if err := s.admit(ctx); err != nil {
+		err := s.limitSource(ctx, c.service) // a request that waited for the core could not be counted before
+		if err == nil {
+			err = s.admit(ctx)
+		}
+		if err != nil {
 			return out, owned(ctx, err)
 		}
 		defer s.admission.Release(ctx)

@@ -35,6 +35,7 @@ type arrival struct {
 	receiving bool // the request is counted among those that are being received
 	limited   bool // the request is counted by limits.source
 	working   bool // the request is counted among those of its connection that the server works on
+	awaited   bool // the request has waited for the end of the start
 }
 
 // arrivalContext carries an arrival. It embeds the context that it extends, so that deriving a context from it needs no
@@ -83,25 +84,28 @@ func (s *Server) forwardedHeader() string {
 
 // Limits of streams, by number and time (W1, F2, F3).
 const (
-	receiveShare    = 16        // one source may have 1/16 of the requests that are being received
+	receiveShare    = 16        // one source may have 1/16 of the requests that are received, or wait for the start
 	maxLongStreams  = 1024      // streams that stay open for long: health watches and reflection
 	longStreamShare = 64        // of these, from one source
 	longStreamTime  = time.Hour // then the stream is ended, and the client has to start another one
 )
 
-// streams bounds how many requests are being received, how many are open over HTTP/2, and how many long-lived streams
-// are open, at once.
+// streams bounds how many requests are being received, how many wait for the end of the start, how many are open over
+// HTTP/2, and how many long-lived streams are open, at once.
 type streams struct {
 	receiving *admission.Budget[admission.Source]
 	// over HTTP/2 in the one-port mode; in the other mode, the limits of connections and requests suffice
 	open      *admission.Budget[admission.Source]
 	longLived *admission.Budget[admission.Source]
-	timeouts  atomic.Uint64 // requests that were not received in time
+	starting  *admission.Budget[admission.Source] // requests that wait for the end of the start
+	timeouts  atomic.Uint64                       // requests that were not received in time
 }
 
 func newStreams(most int) *streams {
+	share := max(64, most/receiveShare)
 	return &streams{
-		receiving: admission.NewBudget[admission.Source](most, max(64, most/receiveShare)),
+		receiving: admission.NewBudget[admission.Source](most, share),
+		starting:  admission.NewBudget[admission.Source](most, share),
 		open:      admission.NewBudget[admission.Source](4*most, most/2),
 		longLived: admission.NewBudget[admission.Source](maxLongStreams, longStreamShare),
 	}

@@ -87,7 +87,7 @@ func (s *Server) rest() (http.Handler, error) {
 			"Mayfly-Config-Generation", "Mayfly-Config-Digest",
 		},
 	})
-	all := s.bounded(allow.Handler(s.admitting(dispatched(s.withLegacy(gateway)))))
+	all := s.bounded(allow.Handler(s.admitting(s.dispatched(s.withLegacy(gateway)))))
 	if s.fulcio != nil {
 		all = s.fulcio.counted(all)
 	}

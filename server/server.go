@@ -303,8 +303,9 @@ func (s *Server) SetCore(c *Core) {
 // SetNotReady removes the core. Clients get cause as the error.
 func (s *Server) SetNotReady(cause string) { s.setState(&state{cause: cause}) }
 
-// SetStarting says that a core comes soon. Requests wait for it, at most for startWait: during a restart, systemd keeps
-// the socket open, and the connections of clients that have waited there must not be refused now.
+// SetStarting says that a core comes soon. Requests wait for it, at most for startWait, and as many at once as may be
+// received, in total and from one source: during a restart, systemd keeps the socket open, and the connections of
+// clients that have waited there must not be refused now.
 func (s *Server) SetStarting() { s.setState(&state{cause: "starting", ended: make(chan struct{})}) }
 
 // startWait is how long a request waits for the end of the start. Clients wait at least as long for an answer.
@@ -316,21 +317,32 @@ func (s *Server) setState(next *state) {
 	}
 }
 
-// begun returns the state of the server for a new request, which waits while the server is starting.
-func (s *Server) begun(ctx context.Context) *state {
+// awaitStart waits while the server is starting. Each request waits once. A request for which there is no room does not
+// wait, and gets NOT_READY.
+func (s *Server) awaitStart(ctx context.Context) {
 	st := s.state.Load()
 	if st.ended == nil {
-		return st
+		return
 	}
+	if v := arrivalIn(ctx); v != nil {
+		if v.awaited {
+			return
+		}
+		v.awaited = true
+	}
+	source := admission.SourceIn(ctx)
+	if !s.streams.starting.Take(source) {
+		return
+	}
+	defer s.streams.starting.Give(source)
 	timer := time.NewTimer(startWait)
 	defer timer.Stop()
 	select {
 	case <-st.ended:
-		return s.state.Load()
+	case <-s.stopping: // the start has failed
 	case <-timer.C:
 	case <-ctx.Done():
 	}
-	return st
 }
 
 // HTTPHandler returns the REST API.

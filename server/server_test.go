@@ -10,6 +10,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -17,9 +18,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -31,6 +34,7 @@ import (
 	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/ctlog/remote"
+	"github.com/mayfly-ca/mayfly/internal/rate"
 	"github.com/mayfly-ca/mayfly/oidc"
 	"github.com/mayfly-ca/mayfly/pop"
 	fulciopb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v2"
@@ -585,6 +589,71 @@ func TestStarting(t *testing.T) {
 	w.srv.SetNotReady("maintenance") // ends the start, as a core does
 	if a := <-answered; a.code != 503 || a.status.Details[0].Metadata["cause"] != "maintenance" {
 		t.Errorf("%d %s", a.code, a.body)
+	}
+}
+
+// What a request passes before its turn is decided with the configuration that the start brings: the limit by source,
+// and whether there is an older API. The other services, which are opened during the start, are waited for too.
+func TestStartingConfiguration(t *testing.T) {
+	t.Parallel()
+	w := newFixture(t, false)
+	var open atomic.Bool
+	late := http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		if !open.Load() {
+			rw.WriteHeader(http.StatusServiceUnavailable)
+		}
+	})
+	s := w.serve(server.Options{
+		Logger: w.logger, Services: []server.Service{{Name: "late", Paths: []string{"/late"}, Handler: late}},
+	}, true, false, false)
+	s.srv.SetStarting()
+	requests := []struct{ method, path string }{
+		{http.MethodPost, "/api/v2/signingCert"},
+		{http.MethodPost, "/api/v2/signingCert"},
+		{http.MethodPost, "/api/v2/signingCert"},
+		{http.MethodPost, "/api/v1/signingCert"},
+		{http.MethodGet, "/api/v1/rootCert"},
+		{http.MethodPost, "/late"},
+		{http.MethodGet, "/late"},
+	}
+	answers := make(chan string, len(requests))
+	for _, one := range requests {
+		go func() {
+			r, err := http.NewRequestWithContext(t.Context(), one.method, "http://"+s.rest+one.path,
+				strings.NewReader("{}"))
+			if err != nil {
+				answers <- err.Error()
+				return
+			}
+			resp, err := http.DefaultClient.Do(r)
+			if err != nil {
+				answers <- err.Error()
+				return
+			}
+			_ = resp.Body.Close()
+			answers <- fmt.Sprintf("%s %s %d", one.method, one.path, resp.StatusCode)
+		}()
+	}
+	select {
+	case a := <-answers:
+		t.Fatalf("answered before the start has ended: %s", a)
+	case <-time.After(200 * time.Millisecond):
+	}
+	core := *w.core
+	core.NoLegacy, core.Rates = true, server.Rates{Source: &rate.Config{Rate: 1. / 3600, Burst: 2}}
+	open.Store(true)
+	s.srv.SetCore(&core)
+	var got []string
+	for range requests {
+		got = append(got, await(t, "the answer", answers))
+	}
+	slices.Sort(got)
+	want := []string{
+		"GET /api/v1/rootCert 404", "GET /late 200", "POST /api/v1/signingCert 404", "POST /api/v2/signingCert 400",
+		"POST /api/v2/signingCert 400", "POST /api/v2/signingCert 429", "POST /late 200",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
 	}
 }
 

@@ -53,10 +53,12 @@ func (s services) of(r *http.Request) (*Service, http.Handler) {
 	return nil, nil
 }
 
-// dispatched returns a handler that gives the requests of services to their handlers, and the others to next.
-func dispatched(next http.Handler) http.Handler {
+// dispatched returns a handler that gives the requests of services to their handlers, and the others to next. While the
+// server is starting, the services are not open yet.
+func (s *Server) dispatched(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if v := arrivalIn(r.Context()); v.service != nil {
+			s.awaitStart(r.Context())
 			v.handler.ServeHTTP(w, r.WithContext(metadata.NewIncomingContext(r.Context(), described(r.Header))))
 			return
 		}
