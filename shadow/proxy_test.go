@@ -409,6 +409,58 @@ func TestOwnSideFails(t *testing.T) {
 	}
 }
 
+// marked adds the name of a CA to its answers.
+func marked(name string, h http.Handler) http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		rw.Header().Set("Answered-By", name)
+		h.ServeHTTP(rw, r)
+	})
+}
+
+// fail answers as a candidate that fails: with the status 503, not at all, or with one half of an answer.
+func fail(rw http.ResponseWriter, how string) {
+	switch how {
+	case "503":
+		rw.WriteHeader(http.StatusServiceUnavailable)
+		return
+	case "half":
+		rw.Header().Set("Content-Length", "5000")
+		_, _ = rw.Write([]byte("{"))
+		_ = http.NewResponseController(rw).Flush()
+	}
+	panic(http.ErrAbortHandler)
+}
+
+// However the candidate fails, the client gets the whole answer of the upstream.
+func TestCandidateFails(t *testing.T) {
+	t.Parallel()
+	for how, cause := range map[string]string{"503": "server", "broken": "connection", "half": "connection"} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			candidate := site(t, http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { fail(rw, how) }))
+			must(t, os.MkdirAll(w.dir, 0o700))
+			must(t, shadow.WritePlan(w.dir, shadow.Plan{Share: 10000}))
+			p := w.run(site(t, marked("upstream", w.upstream)), func(o *shadow.Options) { o.Candidate = &candidate })
+			metric := func(line string) bool { return strings.Contains(string(get(t, p.admin+"/metrics").body), line) }
+			process.Poll(t, "the plan is in force", func() bool { return metric("mayfly_shadow_candidate_share 1\n") })
+			got := post(t, p.url, w.requests[0].JSON)
+			if got.status != http.StatusOK || got.header.Get("Answered-By") != "upstream" {
+				t.Errorf("%d by %q: %s", got.status, got.header.Get("Answered-By"), got.body)
+			}
+			if _, err := dial(t, p.url).CreateSigningCertificate(t.Context(), w.requests[1].Proto); err != nil {
+				t.Error(err)
+			}
+			if line := fmt.Sprintf("mayfly_shadow_candidate_failures_total{cause=%q} 2\n", cause); !metric(line) {
+				t.Errorf("%q is missing", line)
+			}
+			if r := p.report(); r.Equal != 2 || r.Compared != 2 {
+				t.Errorf("%+v", r)
+			}
+		})
+	}
+}
+
 // The candidate serves those whom the plan selects. When it fails, the upstream answers. The way back is immediate.
 func TestServe(t *testing.T) {
 	t.Parallel()
@@ -416,27 +468,14 @@ func TestServe(t *testing.T) {
 	mode := make(chan string, 1)
 	mode <- ""
 	up := w.upstream
-	marked := func(name string, h http.Handler) http.Handler {
-		return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-			rw.Header().Set("Answered-By", name)
-			h.ServeHTTP(rw, r)
-		})
-	}
 	candidate := site(t, marked("candidate", http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		m := <-mode
 		mode <- m
-		switch m {
-		case "503":
-			rw.WriteHeader(http.StatusServiceUnavailable)
+		if m == "" {
+			up.ServeHTTP(rw, r)
 			return
-		case "broken":
-			panic(http.ErrAbortHandler)
-		case "half":
-			rw.Header().Set("Content-Length", "5000")
-			_, _ = rw.Write([]byte("{"))
-			panic(http.ErrAbortHandler)
 		}
-		up.ServeHTTP(rw, r)
+		fail(rw, m)
 	})))
 	p := w.run(site(t, marked("upstream", up)), func(o *shadow.Options) { o.Candidate = &candidate })
 	client := dial(t, p.url)
