@@ -605,6 +605,7 @@ func TestStartingConfiguration(t *testing.T) {
 	})
 	s := w.serve(server.Options{
 		Logger: w.logger, Services: []server.Service{{Name: "late", Paths: []string{"/late"}, Handler: late}},
+		Proxies: prefixes(t, "127.0.0.0/8"),
 	}, true, false, false)
 	s.srv.SetStarting()
 	requests := []struct{ method, path string }{
@@ -624,6 +625,9 @@ func TestStartingConfiguration(t *testing.T) {
 			if err != nil {
 				answers <- err.Error()
 				return
+			}
+			if one.path == "/api/v2/signingCert" { // the others have no source that is limited
+				r.Header.Set("X-Forwarded-For", "192.0.2.1")
 			}
 			resp, err := http.DefaultClient.Do(r)
 			if err != nil {
