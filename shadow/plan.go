@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/bounded"
 	"github.com/mayfly-ca/mayfly/internal/durable"
 )
 
@@ -107,17 +108,10 @@ func (p Plan) equal(o Plan) bool { return p.Share == o.Share && slices.Equal(p.S
 // ReadPlan returns the plan in dir. ok is false if there is none.
 func ReadPlan(dir string) (p Plan, ok bool, err error) {
 	name := filepath.Join(dir, planName)
-	info, err := os.Stat(name)
+	data, err := bounded.ReadFile(name, maxPlan)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Plan{}, false, nil
 	}
-	if err == nil && info.Size() > maxPlan {
-		err = fmt.Errorf("%s has more than %d bytes", name, maxPlan)
-	}
-	if err != nil {
-		return Plan{}, false, err
-	}
-	data, err := os.ReadFile(name)
 	if err != nil {
 		return Plan{}, false, err
 	}
