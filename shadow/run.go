@@ -88,6 +88,9 @@ func (p *Proxy) Run(ctx context.Context, l Listeners, dir string) error {
 		err = errors.Join(err, <-failed)
 	}
 	p.upstream.close()
+	if p.candidate != nil {
+		p.candidate.sites.close()
+	}
 	return err
 }
 
