@@ -19,14 +19,14 @@ import (
 type candidate struct {
 	sites   sites
 	timeout time.Duration
-	rest    rest
+	breaker breaker
 }
 
-// rest keeps a candidate that fails repeatedly from being asked by every request.
-type rest struct {
+// breaker is a circuit breaker: a candidate that fails repeatedly is not asked for some time.
+type breaker struct {
 	mu     sync.Mutex
 	failed int       // in a row
-	until  time.Time // of the rest
+	until  time.Time // when one request may try
 }
 
 const (
@@ -35,28 +35,28 @@ const (
 )
 
 // ready reports whether the candidate may be asked. After a rest, one request tries.
-func (r *rest) ready(now time.Time) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.failed < restAfter {
+func (b *breaker) ready(now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.failed < restAfter {
 		return true
 	}
-	if now.Before(r.until) {
+	if now.Before(b.until) {
 		return false
 	}
-	r.until = now.Add(restTime)
+	b.until = now.Add(restTime)
 	return true
 }
 
-func (r *rest) done(ok bool, now time.Time) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+func (b *breaker) done(ok bool, now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if ok {
-		r.failed = 0
+		b.failed = 0
 		return
 	}
-	if r.failed++; r.failed >= restAfter {
-		r.until = now.Add(restTime)
+	if b.failed++; b.failed >= restAfter {
+		b.until = now.Add(restTime)
 	}
 }
 

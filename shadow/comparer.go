@@ -107,6 +107,11 @@ func (c *comparer) offer(x *exchange) {
 		default:
 		}
 	}
+	c.drop(size)
+}
+
+// drop counts a request that is not compared, and gives back its memory.
+func (c *comparer) drop(size int64) {
 	c.waiting.Add(-size)
 	c.dropped.Add(1)
 	c.metrics.comparisons.WithLabelValues(string(Dropped)).Inc()
@@ -147,9 +152,7 @@ func (c *comparer) run(ctx context.Context, drain time.Duration) {
 	for { // what is left was not compared
 		select {
 		case x := <-c.queue:
-			c.waiting.Add(-x.size())
-			c.dropped.Add(1)
-			c.metrics.comparisons.WithLabelValues(string(Dropped)).Inc()
+			c.drop(x.size())
 			continue
 		default:
 		}

@@ -400,7 +400,7 @@ func (p *Proxy) move(w http.ResponseWriter, r *http.Request, api API) (by string
 	if !p.plan.Load().has(who, known) {
 		return byUpstream, false
 	}
-	if !p.candidate.rest.ready(time.Now()) {
+	if !p.candidate.breaker.ready(time.Now()) {
 		p.metrics.failures.WithLabelValues(failedRested).Inc()
 		return byFallback, false
 	}
@@ -410,7 +410,7 @@ func (p *Proxy) move(w http.ResponseWriter, r *http.Request, api API) (by string
 	if r.Context().Err() != nil { // the client has left: this says nothing about the candidate
 		return byNobody, true
 	}
-	p.candidate.rest.done(err == nil, time.Now())
+	p.candidate.breaker.done(err == nil, time.Now())
 	if err != nil {
 		cause := failedConnection
 		if errors.Is(err, errFailed) {

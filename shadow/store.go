@@ -432,7 +432,7 @@ func (t *totals) merge(o *totals) {
 	}
 }
 
-// ReadStore sums up the records in a directory, also while a process writes them.
+// readStore sums up the records in a directory, also while a process writes them.
 func readStore(dir string) (*totals, error) {
 	const tries = 5 // a segment may be removed between two steps, when it is in the totals
 	for try := 1; ; try++ {
