@@ -11,7 +11,6 @@ import (
 
 	cdx "github.com/CycloneDX/cyclonedx-go"
 	spdxjson "github.com/spdx/tools-golang/json"
-	"github.com/spdx/tools-golang/spdx"
 	"github.com/spdx/tools-golang/spdxlib"
 )
 
@@ -115,7 +114,7 @@ func TestSPDX(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := spdxlib.ValidateDocument((*spdx.Document)(doc)); err != nil {
+	if err := spdxlib.ValidateDocument(doc); err != nil {
 		t.Error(err)
 	}
 	if doc.CreationInfo.Created != "2026-11-30T09:00:00Z" || doc.SPDXVersion != "SPDX-2.3" {

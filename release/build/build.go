@@ -95,6 +95,7 @@ func Build(ctx context.Context, s Source, t Target, path string) (Binary, error)
 	if err != nil {
 		return Binary{}, err
 	}
+	//nolint:gosec // the arguments are those of a release
 	cmd := exec.CommandContext(ctx, "go", append(t.flags(s), "-o", path, t.Package)...)
 	cmd.Dir, cmd.Env = s.Root, environment(t)
 	if _, err := output(cmd); err != nil {
@@ -114,7 +115,7 @@ const modulesTimeout = 20 * time.Minute
 func Modules(ctx context.Context, root string, targets []Target) error {
 	for _, t := range targets {
 		ctx, cancel := context.WithTimeout(ctx, modulesTimeout)
-		cmd := exec.CommandContext(ctx, "go", "list", "-deps", "-mod=readonly", t.Package)
+		cmd := exec.CommandContext(ctx, "go", "list", "-deps", "-mod=readonly", t.Package) //nolint:gosec // as in Build
 		cmd.Dir = root
 		cmd.Env = append(os.Environ(), "GOOS="+t.OS, "GOARCH="+t.Arch, "CGO_ENABLED=0", "GOWORK=off")
 		_, err := output(cmd)

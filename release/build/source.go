@@ -74,7 +74,7 @@ const gitTimeout = time.Minute
 func git(ctx context.Context, dir string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, gitTimeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "git", args...)
+	cmd := exec.CommandContext(ctx, "git", args...) //nolint:gosec // the arguments are constants
 	cmd.Dir = dir
 	return output(cmd)
 }

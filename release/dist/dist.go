@@ -71,7 +71,7 @@ func Make(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil { //nolint:gosec // everyone may read a release
 		return err
 	}
 	// The directory is below the same parent, so that it can be renamed.
@@ -80,7 +80,7 @@ func Make(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if err := os.Chmod(dir, 0o755); err != nil {
+	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // as above
 		return err
 	}
 	r := &release{Options: o, dir: dir}
@@ -293,12 +293,10 @@ func (r *release) images(context.Context) error {
 // files returns the names of the files that are there, slash-separated and in order, without signatures.
 func (r *release) files() ([]string, error) {
 	var out []string
-	err := filepath.WalkDir(r.dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
+	err := fs.WalkDir(os.DirFS(r.dir), ".", func(name string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			out = append(out, name)
 		}
-		name, err := filepath.Rel(r.dir, path)
-		out = append(out, filepath.ToSlash(name))
 		return err
 	})
 	slices.Sort(out)

@@ -13,7 +13,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -198,21 +197,17 @@ func WriteLayout(dir string, s build.Source, images []One) error {
 func PackLayout(w io.Writer, dir string, at time.Time) error {
 	var dirs []string
 	var files []archive.File
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || path == dir {
+	tree := os.DirFS(dir)
+	err := fs.WalkDir(tree, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || name == "." {
 			return err
 		}
-		relative, err := filepath.Rel(dir, path)
-		if err != nil {
-			return err
-		}
-		relative = filepath.ToSlash(relative)
 		if d.IsDir() {
-			dirs = append(dirs, relative)
+			dirs = append(dirs, name)
 			return nil
 		}
-		data, err := os.ReadFile(path)
-		files = append(files, archive.File{Name: relative, Data: data})
+		data, err := fs.ReadFile(tree, name)
+		files = append(files, archive.File{Name: name, Data: data})
 		return err
 	})
 	if err != nil {
