@@ -121,10 +121,16 @@ type service struct {
 // read returns the instance, or nil for the lab.
 func (s service) read() (*sign.Service, error) {
 	if s.CA == "" {
+		if s.TSA+s.Rekor+s.root+s.token+s.Identity+s.Issuer != "" {
+			return nil, fmt.Errorf("%w: the flags for a running instance need -ca, the URL of its CA", errUsage)
+		}
 		return nil, nil
 	}
 	if s.root == "" || s.token == "" || s.Identity == "" || s.Issuer == "" {
 		return nil, fmt.Errorf("%w: -ca needs -trusted-root, -token-file, -identity and -issuer", errUsage)
+	}
+	if s.TSA == "" {
+		return nil, fmt.Errorf("%w: -ca needs -tsa: a signature without a timestamp does not verify", errUsage)
 	}
 	root, err := os.ReadFile(s.root)
 	if err != nil {

@@ -11,11 +11,16 @@ import (
 // Wrong usage is refused before anything is compiled, with what to write.
 func TestUsage(t *testing.T) {
 	t.Parallel()
+	instance := []string{
+		"-ca", "http://127.0.0.1:1", "-trusted-root", "x", "-token-file", "x", "-identity", "x", "-issuer", "x",
+	}
 	for want, args := range map[string][]string{
 		"flag provided but not defined":                               {"-x"},
 		`unexpected argument "dist"`:                                  {"dist"},
 		`"linux/mips" is not a platform of a release`:                 {"-only", "linux/mips"},
 		"-ca needs -trusted-root, -token-file, -identity and -issuer": {"-ca", "http://127.0.0.1:1"},
+		"the flags for a running instance need -ca":                   {"-rekor", "http://127.0.0.1:1"},
+		"-ca needs -tsa": instance,
 	} {
 		var errs bytes.Buffer
 		if status := run(t.Context(), args, &errs); status != 2 || !strings.Contains(errs.String(), want) {
@@ -43,6 +48,7 @@ func TestService(t *testing.T) {
 	}
 	in := service{root: filepath.Join(dir, "root"), token: filepath.Join(dir, "token")}
 	in.CA, in.Identity, in.Issuer = "https://ca.example.com", "release@example.com", "https://login.example.com"
+	in.TSA = "https://tsa.example.com"
 	s, err := in.read()
 	if err != nil || s.Token != "a.b.c" || string(s.TrustedRoot) != "{}" || s.CA != in.CA {
 		t.Errorf("%+v, %v", s, err)
