@@ -39,9 +39,8 @@ func (s *State) Path(name string) string { return filepath.Join(s.dir, name) }
 func ReadState(dir string) (*State, error) {
 	data, err := os.ReadFile(filepath.Join(dir, "state.json"))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil,
-			fmt.Errorf("%s contains no development CA; start one with \"mayfly dev --dir %s\" or name "+
-				"its directory with --dir", dir, dir)
+		return nil, fmt.Errorf("%s contains no development CA; start one with \"mayfly dev --dir %s\" or name "+
+			"its directory with --dir", dir, dir)
 	}
 	if err != nil {
 		return nil, err
@@ -52,14 +51,12 @@ func ReadState(dir string) (*State, error) {
 			"restore the file, or choose another directory with --dir")
 	}
 	if s.Version > Format {
-		return nil,
-			fmt.Errorf("%s was written by a newer mayfly (layout %d; this version supports up to %d); use that "+
-				"version, or choose another directory with --dir", dir, s.Version, Format)
+		return nil, fmt.Errorf("%s was written by a newer mayfly (layout %d; this version supports up to %d); use "+
+			"that version, or choose another directory with --dir", dir, s.Version, Format)
 	}
 	if s.Version < 1 {
-		return nil,
-			fmt.Errorf("%s has no valid layout version; restore the file, or choose another directory with --dir",
-				s.Path("state.json"))
+		return nil, fmt.Errorf("%s has no valid layout version; restore the file, or choose another directory with "+
+			"--dir", s.Path("state.json"))
 	}
 	return s, nil
 }
@@ -96,9 +93,8 @@ func newState(dir string) (*State, error) {
 	}
 	for _, e := range entries {
 		if e.Name() != "lock" {
-			return nil,
-				fmt.Errorf("%s contains other files (%s) and no development CA; choose an empty or "+
-					"new directory with --dir", dir, e.Name())
+			return nil, fmt.Errorf("%s contains other files (%s) and no development CA; choose an empty or "+
+				"new directory with --dir", dir, e.Name())
 		}
 	}
 	s := &State{Version: Format, Created: time.Now().UTC().Truncate(time.Second), dir: dir, fresh: true}

@@ -153,7 +153,8 @@ func (f *initFlags) complete() error {
 		f.plan.Private = &f.private
 		f.private.Tool, f.private.Iterations = "mayfly "+version.Read().Version, keyIterations
 	} else if f.private.TSAKey != "" || f.private.RekorKey != "" || f.private.Offline != "" || f.rootPassword.named() {
-		return cli.Usage("--tsa-key, --rekor-key, --offline and the flags for the root password need --private-sigstore")
+		return cli.Usage("--tsa-key, --rekor-key, --offline and the flags for the root password need " +
+			"--private-sigstore")
 	}
 	if err := f.secrets(); err != nil {
 		return err
@@ -238,10 +239,8 @@ func (f *initFlags) guideIssuer(ask *asker) error {
 	if i.URL != "" || i.Profile != "" {
 		return nil
 	}
-	kind,
-		err := ask.ask("Who signs? people (with e-mail addresses), github (workflows), gitlab "+
-		"(pipelines), or a profile "+
-		"of \"mayfly config profiles\"", answerPeople)
+	kind, err := ask.ask("Who signs? people (with e-mail addresses), github (workflows), gitlab (pipelines), or a "+
+		"profile of \"mayfly config profiles\"", answerPeople)
 	if err != nil {
 		return err
 	}
@@ -276,10 +275,8 @@ func (f *initFlags) guideTLS(ask *asker) error {
 	if !strings.HasPrefix(f.plan.URL, "https:") || t.Certificate != "" || t.Key != "" || t.ACME || t.Proxy {
 		return nil
 	}
-	kind,
-		err := ask.ask("Where is the TLS certificate from? acme (Let's Encrypt), proxy (a proxy on "+
-		"this machine has it), "+
-		"or the path of a file", "acme")
+	kind, err := ask.ask("Where is the TLS certificate from? acme (Let's Encrypt), proxy (a proxy on this machine has "+
+		"it), or the path of a file", "acme")
 	switch {
 	case err != nil:
 		return err

@@ -86,9 +86,8 @@ func (s signIn) provider(ctx context.Context, c *client.Client) (string, error) 
 			return i.URL, nil
 		}
 	}
-	return "",
-		errors.New("no identity token, and the CA accepts no issuer of type email to sign in at; " +
-			"use --token-file or set " + tokenEnv)
+	return "", errors.New("no identity token, and the CA accepts no issuer of type email to sign in at; " +
+		"use --token-file or set " + tokenEnv)
 }
 
 // interactive returns the ID token of an interactive sign-in.

@@ -42,7 +42,8 @@ func NewVerify() *cobra.Command {
 			"    --identity alice@example.com --issuer https://login.example.com\n" +
 			"  mayfly verify app.sigstore.json --tuf https://tuf.example.com --tuf-root 1.root.json " +
 			"--digest sha256:0123... \\\n" +
-			"    --identity-regexp 'https://github.com/example/.*' --issuer https://token.actions.githubusercontent.com",
+			"    --identity-regexp 'https://github.com/example/.*' " +
+			"--issuer https://token.actions.githubusercontent.com",
 		Args: cobra.ExactArgs(1),
 		RunE: cli.Perform(func(cmd *cobra.Command, args []string) error {
 			return f.run(cmd, args[0])
@@ -115,8 +116,8 @@ func (f *verifyFlags) run(cmd *cobra.Command, name string) error {
 func (f *verifyFlags) root(cmd *cobra.Command) ([]byte, error) {
 	switch {
 	case (f.trustedRoot == "") == (f.tuf == ""):
-		return nil,
-			cli.Usage("write one source of the trusted root: --trusted-root FILE, or --tuf URL with --tuf-root FILE")
+		return nil, cli.Usage("write one source of the trusted root: --trusted-root FILE, or --tuf URL with " +
+			"--tuf-root FILE")
 	case f.trustedRoot != "":
 		return input.Read(nil, f.trustedRoot)
 	case f.tufRoot == "":
