@@ -103,7 +103,7 @@ func (e *StepError) Unwrap() error { return e.Err }
 // maxAnswer is the largest answer of a service, in bytes.
 const maxAnswer = 1 << 20
 
-// Sign signs an artifact that nobody else signs, and verifies the signature. An error is a [*StepError].
+// Sign signs the artifact, and verifies the signature. An error is a [*StepError].
 func Sign(ctx context.Context, o Options) (*Result, error) {
 	if o.Timeout == 0 {
 		o.Timeout = DefaultTimeout
@@ -261,7 +261,9 @@ func (s *signing) post(ctx context.Context, url string, body []byte) ([]byte, er
 // verify verifies the bundle.
 func (s *signing) verify(context.Context) error {
 	material := &bundle.VerificationMaterial{
-		Content:     &bundle.VerificationMaterial_Certificate{Certificate: &common.X509Certificate{RawBytes: s.leaf.Raw}},
+		Content: &bundle.VerificationMaterial_Certificate{
+			Certificate: &common.X509Certificate{RawBytes: s.leaf.Raw},
+		},
 		TlogEntries: s.entries,
 	}
 	if s.stamps != nil {

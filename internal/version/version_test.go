@@ -45,7 +45,7 @@ func TestInfoOf(t *testing.T) {
 	}
 }
 
-// The Makefile sets the variable of this package in both programs. A wrong name is no error of the linker.
+// The Makefile sets the variable of this package in each program. A wrong name is no error of the linker.
 func TestLinkerFlag(t *testing.T) {
 	t.Parallel()
 	makefile, err := os.ReadFile("../../Makefile")

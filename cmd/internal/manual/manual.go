@@ -93,7 +93,7 @@ func quoted(text string) string { return strings.ReplaceAll(escape(text), `"`, `
 // line writes one line of text. markup is roff and has no line break.
 func (w *writer) line(markup string) {
 	if strings.HasPrefix(markup, ".") || strings.HasPrefix(markup, "'") {
-		w.WriteString(`\&`) // else the line were a request
+		w.WriteString(`\&`) // without it, the line would be a request
 	}
 	w.WriteString(markup + "\n")
 }
