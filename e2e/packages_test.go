@@ -129,7 +129,8 @@ func child(pid int) (int, error) {
 
 // enter returns a command in the machine.
 func (m *machine) enter(script string) *exec.Cmd {
-	cmd := exec.Command("nsenter", "--target", strconv.Itoa(m.leader), "--mount", "--uts", "--ipc", "--net", "--pid", //nolint:noctx // it ends with the machine
+	//nolint:noctx // it ends with the machine
+	cmd := exec.Command("nsenter", "--target", strconv.Itoa(m.leader), "--mount", "--uts", "--ipc", "--net", "--pid",
 		"--root", "--wd", "sh", "-c", script)
 	cmd.Env = []string{
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8",
@@ -238,12 +239,13 @@ func (m *machine) lifecycle(f packageFormat) {
 	// Configured as docs/packages.md says.
 	install(oldVersion)
 	m.run(`cp /usr/bin/mayfly /opt/mayfly # the client, which the upgrade does not replace
-systemd-run --quiet --unit=idp --setenv=HOME=/root /opt/mayfly dev --dir /opt/dev --http 127.0.0.1:7555 --grpc off --admin off
+systemd-run --quiet --unit=idp --setenv=HOME=/root /opt/mayfly dev --dir /opt/dev --http 127.0.0.1:7555 --grpc off \
+	--admin off
 echo MAYFLY_CA_PASSWORD=of-the-lab >> ` + f.environment + `
 export MAYFLY_CA_PASSWORD=of-the-lab
 cd /
-runuser -u mayfly -- mayfly init /etc/mayfly --state /var/lib/mayfly --url https://ca.example.com --organization Example \
-	--issuer http://127.0.0.1:5556 --proxy --listen systemd:api --password-env MAYFLY_CA_PASSWORD
+runuser -u mayfly -- mayfly init /etc/mayfly --state /var/lib/mayfly --url https://ca.example.com \
+	--organization Example --issuer http://127.0.0.1:5556 --proxy --listen systemd:api --password-env MAYFLY_CA_PASSWORD
 runuser -u mayfly -- mayfly ca init --dir /etc/mayfly/ca --organization Example --password-env MAYFLY_CA_PASSWORD
 until curl -sf http://127.0.0.1:5556/.well-known/openid-configuration > /dev/null; do sleep 1; done`)
 	m.proxy()
@@ -254,7 +256,8 @@ until curl -sf http://127.0.0.1:5556/.well-known/openid-configuration > /dev/nul
 cd /
 runuser -u mayfly -- mayfly config check --config /etc/mayfly/mayfly.yaml
 /opt/mayfly dev token --dir /opt/dev --email alice@example.com > /opt/token
-runuser -u mayfly -- mayfly trust export --config /etc/mayfly/mayfly.yaml --url https://ca.example.com --out /tmp/trust`)
+runuser -u mayfly -- mayfly trust export --config /etc/mayfly/mayfly.yaml --url https://ca.example.com \
+	--out /tmp/trust`)
 	const request = "/opt/mayfly request --url https://ca.example.com --trusted-root /tmp/trust/trusted_root.json " +
 		"--token-file /opt/token --out /tmp/cert.pem"
 	m.run(request)

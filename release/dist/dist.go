@@ -283,7 +283,8 @@ func (r *release) images(context.Context) error {
 			return err
 		}
 	}
-	file, err := os.OpenFile(r.path(prefix+"oci.tar"), os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o644) //nolint:gosec // public
+	//nolint:gosec // everyone may read a release
+	file, err := os.OpenFile(r.path(prefix+"oci.tar"), os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o644)
 	if err != nil {
 		return err
 	}

@@ -47,7 +47,8 @@ func Write(ctx context.Context, binary string, date time.Time, dir string) error
 		if err != nil {
 			return err
 		}
-		if err := os.WriteFile(filepath.Join(dir, Completions, name), text, 0o644); err != nil { //nolint:gosec // as above
+		//nolint:gosec // as above
+		if err := os.WriteFile(filepath.Join(dir, Completions, name), text, 0o644); err != nil {
 			return err
 		}
 	}
