@@ -33,3 +33,16 @@ func TestVersion(t *testing.T) {
 		t.Error(s)
 	}
 }
+
+// Standard input has one content: a bundle and an artifact from it would be verified against the rest of it.
+func TestVerifyStandardInput(t *testing.T) {
+	t.Parallel()
+	var out, errs bytes.Buffer
+	args := []string{
+		"verify", "-", "--artifact", "-", "--trusted-root", "x", "--identity", "alice@example.com", "--issuer", "x",
+	}
+	status := cli.Execute(t.Context(), newRoot(), args, cli.Streams{In: strings.NewReader("{}"), Out: &out, Err: &errs})
+	if status != cli.ExitUsage || !strings.Contains(errs.String(), "only one of them can be standard input") {
+		t.Errorf("status %d: %s", status, errs.String())
+	}
+}

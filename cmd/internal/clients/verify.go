@@ -67,6 +67,9 @@ func NewVerify() *cobra.Command {
 }
 
 func (f *verifyFlags) run(cmd *cobra.Command, name string) error {
+	if name == "-" && f.artifact == "-" {
+		return cli.Usage("the bundle and --artifact are both \"-\"; only one of them can be standard input")
+	}
 	root, err := f.root(cmd)
 	if err != nil {
 		return err
