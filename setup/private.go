@@ -99,12 +99,12 @@ func (p *Plan) publish(ctx context.Context, configFile string) error {
 			return err
 		}
 	}
-	return p.firstTUF(root, signing)
+	return p.firstTUF(ctx, root, signing)
 }
 
 // firstTUF makes the TUF repository, whose keys of root and targets are offline, and publishes its first content with
 // them.
-func (p *Plan) firstTUF(contents ...[]byte) error {
+func (p *Plan) firstTUF(ctx context.Context, contents ...[]byte) error {
 	password, err := p.Password.Read()
 	if err != nil {
 		return fault.Under(err, "password")
@@ -139,13 +139,13 @@ func (p *Plan) firstTUF(contents ...[]byte) error {
 	if err := durable.CreateFile(filepath.Join(p.Dir, TrustDir, TUFRoot), first, 0o644); err != nil {
 		return err
 	}
-	return errors.Join(p.offlinePassword(filepath.Join(o.Offline, "keys", "root.pem")),
-		p.offlinePassword(filepath.Join(o.Offline, "keys", "targets.pem")))
+	return errors.Join(p.offlinePassword(ctx, filepath.Join(o.Offline, "keys", "root.pem")),
+		p.offlinePassword(ctx, filepath.Join(o.Offline, "keys", "targets.pem")))
 }
 
 // offlinePassword encrypts a key with the password of the offline keys, in place of that of the server's keys.
-func (p *Plan) offlinePassword(name string) error {
-	key, err := ceremony.OpenKey(context.Background(), ceremony.FileKey(name, "", p.Password), ceremony.Options{})
+func (p *Plan) offlinePassword(ctx context.Context, name string) error {
+	key, err := ceremony.OpenKey(ctx, ceremony.FileKey(name, "", p.Password), ceremony.Options{})
 	if err != nil {
 		return err
 	}
